@@ -48,9 +48,48 @@ static __always_inline bool is_system_directory(const unsigned char *name)
 }
 
 /*
- * Walks from a file to the root of its mount namespace, across mounts. Inside
- * the file's own mount the loads are direct (btf); above it every pointer is
- * a bare address, because struct mount is reached by subtraction.
+ * The heavy parts are global functions: the verifier checks each of them once
+ * and not again at every call, and they take bare addresses, which all hooks
+ * have. They read with probe reads.
+ */
+
+/*
+ * Climbs from the root of a mount to the root of its mount namespace. top is
+ * the name of the topmost directory seen so far, 0 for none. Returns the
+ * topmost name, NAMELESS if there is none, or 0 if a directory on the way is
+ * writable for others or the way does not end.
+ */
+enum { NAMELESS = 1 };
+
+__noinline __u64 climb(__u64 from, __u64 top)
+{
+	struct mount *mount = (void *)from, *up;
+	struct dentry *dentry = BPF_CORE_READ(mount, mnt.mnt_root), *root = dentry, *parent;
+	int depth;
+
+	for (depth = 0; depth < PATH_DEPTH_MAX; depth++) {
+		if (dentry == root) {
+			up = BPF_CORE_READ(mount, mnt_parent);
+			if (up == mount)
+				return top ?: NAMELESS;
+			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+			root = BPF_CORE_READ(up, mnt.mnt_root);
+			mount = up;
+			continue;
+		}
+		parent = BPF_CORE_READ(dentry, d_parent);
+		if (parent == dentry || (BPF_CORE_READ(parent, d_inode, i_mode) & S_IWOTH_BIT))
+			return 0;
+		top = (__u64)BPF_CORE_READ(dentry, d_name.name);
+		dentry = parent;
+	}
+	return 0;
+}
+
+/*
+ * Walks from a file to the root of its mount namespace. Inside the file's own
+ * mount the loads are direct (btf); above it they cannot be, because struct
+ * mount is reached by subtraction.
  */
 static __always_inline enum place place_of(struct file *file, const bool btf)
 {
@@ -58,10 +97,10 @@ static __always_inline enum place place_of(struct file *file, const bool btf)
 	struct dentry *leaf = LOAD(btf, file, f_path.dentry);
 	struct dentry *root = LOAD(btf, vfsmount, mnt_root);
 	struct dentry *dentry = leaf, *parent;
-	const unsigned char *top = NULL;
 	struct inode *inode = LOAD(btf, file, f_inode);
-	struct mount *mount, *up;
-	int depth = 0;
+	const unsigned char *name = NULL;
+	__u64 top;
+	int depth;
 
 	/* memfd, O_TMPFILE, deleted: nothing on disk answers to this program */
 	if (!LOAD(btf, inode, i_nlink) || !LOAD(btf, leaf, d_hash.pprev))
@@ -69,38 +108,20 @@ static __always_inline enum place place_of(struct file *file, const bool btf)
 
 	for (depth = 0; depth < PATH_DEPTH_MAX && dentry != root; depth++) {
 		parent = LOAD(btf, dentry, d_parent);
-		if (parent == dentry) /* moved out of a bind mount */
-			return PLACE_SUSPICIOUS;
 		inode = LOAD(btf, parent, d_inode);
-		if (LOAD(btf, inode, i_mode) & S_IWOTH_BIT)
+		/* its own parent, but not the mount's root: moved out of a bind mount */
+		if (parent == dentry || (LOAD(btf, inode, i_mode) & S_IWOTH_BIT))
 			return PLACE_SUSPICIOUS;
 		if (dentry != leaf)
-			top = LOAD(btf, dentry, d_name.name);
+			name = LOAD(btf, dentry, d_name.name);
 		dentry = parent;
 	}
-
-	mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
-	for (; depth < PATH_DEPTH_MAX; depth++) {
-		if (dentry == root) {
-			up = BPF_CORE_READ(mount, mnt_parent);
-			if (up == mount)
-				break;
-			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-			root = BPF_CORE_READ(up, mnt.mnt_root);
-			mount = up;
-			continue;
-		}
-		parent = BPF_CORE_READ(dentry, d_parent);
-		if (parent == dentry)
-			return PLACE_SUSPICIOUS;
-		if (BPF_CORE_READ(parent, d_inode, i_mode) & S_IWOTH_BIT)
-			return PLACE_SUSPICIOUS;
-		top = BPF_CORE_READ(dentry, d_name.name);
-		dentry = parent;
-	}
-	if (depth >= PATH_DEPTH_MAX)
+	if (dentry != root)
 		return PLACE_SUSPICIOUS;
-	return top && is_system_directory(top) ? PLACE_SYSTEM : PLACE_OTHER;
+	top = climb(address(vfsmount) - bpf_core_field_offset(struct mount, mnt), address(name));
+	if (!top)
+		return PLACE_SUSPICIOUS;
+	return top != NAMELESS && is_system_directory((void *)top) ? PLACE_SYSTEM : PLACE_OTHER;
 }
 
 /*
@@ -109,9 +130,9 @@ static __always_inline enum place place_of(struct file *file, const bool btf)
  * release as task work, done on the way back to user space; so it, and every
  * interpreter in between, is still on the list of the current task.
  */
-static __always_inline bool script_is_suspicious(struct task_struct *task)
+__noinline int script_is_suspicious(__u64 task)
 {
-	struct callback_head *work = BPF_CORE_READ(task, task_works);
+	struct callback_head *work = BPF_CORE_READ((struct task_struct *)task, task_works);
 	struct dentry *dentry;
 	struct file *file;
 	struct inode *inode;
@@ -136,35 +157,38 @@ static __always_inline bool script_is_suspicious(struct task_struct *task)
  * Shells and interpreters that a remote shell is made of. Digits and dots at
  * the end of the name are ignored: python3.11 is python.
  */
-static const char interpreters[][INTERPRETER_LEN] = {
+static const char interpreters[][INTERPRETER_LEN] __attribute__((aligned(8))) = {
 	"sh",	"bash", "rbash", "dash", "ash",	 "zsh",	   "ksh",  "mksh",   "lksh",   "pdksh", "yash",	    "fish",
 	"csh",	"tcsh", "rc",	 "es",	 "elvish", "nu",   "xonsh", "osh",    "busybox", "toybox", "python",  "pypy",
 	"perl", "ruby", "php",	 "lua",	 "luajit", "node", "nodejs", "deno",  "bun",	 "tclsh",  "expect",  "awk",
 	"gawk", "mawk", "nawk",	 "pwsh", "guile",  "socat", "nc.traditional", "nc.openbsd", "ncat",
 };
 
-static __always_inline bool is_interpreter(const unsigned char *dentry_name, __u32 length)
+__noinline int is_interpreter(__u64 dentry_name, __u32 length)
 {
-	union {
-		char text[INTERPRETER_LEN];
-		__u64 words[2];
-	} name = {};
+	__u64 words[INTERPRETER_LEN / 8] = {};
+	__u32 stem = 0;
 	int i;
 
 	if (length >= INTERPRETER_LEN)
 		return false;
-	bpf_probe_read_kernel_str(name.text, sizeof(name.text), dentry_name);
-	for (i = INTERPRETER_LEN - 1; i > 0; i--) {
-		if (!name.text[i])
-			continue;
-		if (name.text[i] != '.' && (name.text[i] < '0' || name.text[i] > '9'))
-			break;
-		name.text[i] = 0;
+	bpf_probe_read_kernel_str(words, sizeof(words), (void *)dentry_name);
+	for (i = 0; i < INTERPRETER_LEN; i++) {
+		__u8 c = words[i / 8] >> (i % 8 * 8);
+
+		if (c && c != '.' && (c < '0' || c > '9'))
+			stem = i + 1;
+	}
+	if (stem < 8) {
+		words[0] &= (1ULL << stem * 8) - 1;
+		words[1] = 0;
+	} else if (stem < INTERPRETER_LEN) {
+		words[1] &= (1ULL << (stem - 8) * 8) - 1;
 	}
 	for (i = 0; i < (int)(sizeof(interpreters) / INTERPRETER_LEN); i++) {
 		const __u64 *known = (const __u64 *)interpreters[i];
 
-		if (name.words[0] == known[0] && name.words[1] == known[1])
+		if (words[0] == known[0] && words[1] == known[1])
 			return true;
 	}
 	return false;
@@ -205,17 +229,29 @@ static __always_inline bool starts_with(const char *name, const char *prefix, in
 
 #define STARTS_WITH(name, prefix) starts_with(name, prefix, sizeof(prefix) - 1)
 
+/* 1 or 0 without a branch: the verifier would follow both for each digit. */
+static __always_inline __u32 is_hex(__s32 c)
+{
+	__s32 outside_digits = (c - '0') | ('9' - c), outside_letters = (c - 'a') | ('f' - c);
+	__u32 outside = (__u32)(outside_digits & outside_letters) >> 31;
+
+	barrier_var(outside);
+	return 1 - outside;
+}
+
 /*
  * A directory that a container runtime makes: 64 hexadecimal digits (docker,
  * containerd, cri-o, podman, with or without a prefix), anything below
  * kubepods, and the fixed names of lxc and systemd-nspawn.
  */
-static __always_inline bool is_container_name(struct kernfs_node *node)
+__noinline int is_container_directory(__u64 node)
 {
 	char name[CGROUP_NAME_MAX] = {};
-	long length, i, digits = 0;
+	__u32 digits = 0, found = 0;
+	long length;
+	int i;
 
-	length = bpf_probe_read_kernel_str(name, sizeof(name), BPF_CORE_READ(node, name));
+	length = bpf_probe_read_kernel_str(name, sizeof(name), BPF_CORE_READ((struct kernfs_node *)node, name));
 	if (length <= 0)
 		return false;
 	if (STARTS_WITH(name, "kubepods") || STARTS_WITH(name, "lxc.payload") ||
@@ -224,25 +260,19 @@ static __always_inline bool is_container_name(struct kernfs_node *node)
 	if (length <= CONTAINER_ID_LEN)
 		return false;
 	for (i = 0; i < CGROUP_NAME_MAX; i++) {
-		char c = name[i];
-
-		if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')) {
-			if (++digits == CONTAINER_ID_LEN)
-				return true;
-		} else {
-			digits = 0;
-		}
+		digits = (digits + 1) * is_hex(name[i]);
+		found |= digits >> 6; /* CONTAINER_ID_LEN in a row */
 	}
-	return false;
+	return found != 0;
 }
 
-static __always_inline bool is_in_container_cgroup(struct task_struct *task)
+__noinline int is_in_container_cgroup(__u64 task)
 {
-	struct kernfs_node *node = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn);
+	struct kernfs_node *node = BPF_CORE_READ((struct task_struct *)task, cgroups, dfl_cgrp, kn);
 	int depth;
 
 	for (depth = 0; depth < CGROUP_DEPTH_MAX && node; depth++) {
-		if (is_container_name(node))
+		if (is_container_directory((__u64)node))
 			return true;
 		node = kernfs_parent_of(node);
 	}
@@ -269,14 +299,34 @@ static __always_inline enum process_class classify(struct task_struct *task, str
 
 	if (place == PLACE_SUSPICIOUS)
 		return CLASS_SUSPICIOUS;
-	if (script && script_is_suspicious(task))
+	if (script && script_is_suspicious(bpf_get_current_task()))
 		return CLASS_SUSPICIOUS;
 	dentry = LOAD(btf, file, f_path.dentry);
-	if (has_inet_stdio(task) && is_interpreter(LOAD(btf, dentry, d_name.name), LOAD(btf, dentry, d_name.len)))
+	if (has_inet_stdio(task) && is_interpreter(address(LOAD(btf, dentry, d_name.name)), LOAD(btf, dentry, d_name.len)))
 		return CLASS_SUSPICIOUS;
 	if (contained || pid_namespace_level(task, btf) > 0)
 		return CLASS_CONTAINER;
 	return place == PLACE_SYSTEM ? CLASS_SYSTEM : CLASS_USER;
+}
+
+/* The executable of a task, NULL for kernel threads and for the dead. */
+static __always_inline struct file *executable(struct task_struct *task, const bool btf)
+{
+	struct mm_struct *mm = LOAD(btf, task, mm);
+
+	return mm ? LOAD(btf, mm, exe_file) : NULL;
+}
+
+/* The class of a task whose exec was not seen; its script is not known. */
+__noinline int classify_running(__u64 address, bool contained)
+{
+	struct task_struct *task = (void *)address;
+	struct file *file;
+
+	if (BPF_CORE_READ(task, flags) & PF_KTHREAD_BIT)
+		return CLASS_SYSTEM;
+	file = executable(task, false);
+	return file ? classify(task, file, contained, false, false) : CLASS_USER;
 }
 
 #endif

@@ -19,14 +19,27 @@
 #define LOAD(btf, ptr, field) ((btf) ? (ptr)->field : BPF_CORE_READ(ptr, field))
 
 /*
+ * A pointer that the verifier knows as a bare address, as global functions
+ * take it: read back from the stack, where its type is lost.
+ */
+static __always_inline __u64 address(const void *pointer)
+{
+	const void *spilled = pointer;
+	__u64 bare = 0;
+
+	bpf_probe_read_kernel(&bare, sizeof(bare), &spilled);
+	return bare;
+}
+
+/*
  * 6.7: struct file's f_task_work; 5.19: f_rcuhead; before: f_u.fu_rcuhead.
  * The callback by which the last fput() defers the release of a file.
  */
-struct file___f_rcuhead {
+struct file___v5_19 {
 	struct callback_head f_rcuhead;
 } __attribute__((preserve_access_index));
 
-struct file___f_u {
+struct file___v5_4 {
 	union {
 		struct callback_head fu_rcuhead;
 	} f_u;
@@ -38,21 +51,21 @@ static __always_inline struct file *file_of_task_work(struct callback_head *work
 
 	if (bpf_core_field_exists(struct file, f_task_work))
 		offset = bpf_core_field_offset(struct file, f_task_work);
-	else if (bpf_core_field_exists(struct file___f_rcuhead, f_rcuhead))
-		offset = bpf_core_field_offset(struct file___f_rcuhead, f_rcuhead);
+	else if (bpf_core_field_exists(struct file___v5_19, f_rcuhead))
+		offset = bpf_core_field_offset(struct file___v5_19, f_rcuhead);
 	else
-		offset = bpf_core_field_offset(struct file___f_u, f_u.fu_rcuhead);
+		offset = bpf_core_field_offset(struct file___v5_4, f_u.fu_rcuhead);
 	return (struct file *)((__u64)work - offset);
 }
 
 /* 6.15: kernfs_node.parent became __parent. */
-struct kernfs_node____parent {
+struct kernfs_node___v6_15 {
 	struct kernfs_node *__parent;
 } __attribute__((preserve_access_index));
 
 static __always_inline struct kernfs_node *kernfs_parent_of(struct kernfs_node *kn)
 {
-	struct kernfs_node____parent *new = (void *)kn;
+	struct kernfs_node___v6_15 *new = (void *)kn;
 
 	if (bpf_core_field_exists(new->__parent))
 		return BPF_CORE_READ(new, __parent);

@@ -60,32 +60,15 @@ static __always_inline void see_credentials(struct process *process, struct task
 	process->seen_caps = capabilities(&cred->cap_effective);
 }
 
-static __always_inline void see_cgroup(struct process *process, struct task_struct *task, __u64 cgroup_id)
+/* Looks at the cgroup of the current task, if it is another than last time. */
+static __always_inline void see_cgroup(struct process *process)
 {
+	__u64 cgroup_id = bpf_get_current_cgroup_id();
+
 	if (process->cgroup_id == cgroup_id)
 		return;
 	process->cgroup_id = cgroup_id;
-	process->contained = is_in_container_cgroup(task);
-}
-
-/* The executable of a task, NULL for kernel threads and for the dead. */
-static __always_inline struct file *executable(struct task_struct *task, const bool btf)
-{
-	struct mm_struct *mm = LOAD(btf, task, mm);
-
-	return mm ? LOAD(btf, mm, exe_file) : NULL;
-}
-
-static __always_inline enum process_class classify_running(struct task_struct *task, bool contained, const bool btf)
-{
-	struct file *file;
-
-	if (LOAD(btf, task, flags) & PF_KTHREAD_BIT)
-		return CLASS_SYSTEM;
-	file = executable(task, btf);
-	if (!file)
-		return CLASS_USER;
-	return classify(task, file, contained, false, btf);
+	process->contained = is_in_container_cgroup(bpf_get_current_task());
 }
 
 /* One successful exec. The task runs its new image; it is alone in its group. */
@@ -100,10 +83,10 @@ static __always_inline int exec(struct task_struct *task, bool script, const boo
 		return 0;
 	known = bpf_map_lookup_elem(&processes, &tgid);
 	if (known) {
-		see_cgroup(known, task, bpf_get_current_cgroup_id());
+		see_cgroup(known);
 		class = classify(task, file, known->contained, script, btf);
 	} else {
-		see_cgroup(&new, task, bpf_get_current_cgroup_id());
+		see_cgroup(&new);
 		class = classify(task, file, new.contained, script, btf);
 		new.class = class;
 		see_credentials(&new, task, btf);
@@ -146,8 +129,8 @@ static __always_inline int fork(struct task_struct *parent, struct task_struct *
 	if (from) {
 		new = *from;
 	} else {
-		see_cgroup(&new, parent, bpf_get_current_cgroup_id());
-		new.class = classify_running(parent, new.contained, btf);
+		see_cgroup(&new);
+		new.class = classify_running(bpf_get_current_task(), new.contained);
 	}
 	see_credentials(&new, child, btf);
 	if (new.class != CLASS_SUSPICIOUS && pid_namespace_level(child, btf) > 0)
@@ -161,7 +144,7 @@ static __always_inline int fork(struct task_struct *parent, struct task_struct *
  * table. A group that a full table never held is counted if this thread is
  * known to be the last (last_known): its class is worked out again.
  */
-static __always_inline int exit(struct task_struct *task, bool last_known, const bool btf)
+static __always_inline int exit(bool last_known)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct process *process, gone = {};
@@ -175,8 +158,8 @@ static __always_inline int exit(struct task_struct *task, bool last_known, const
 			return 0;
 		add(&process_active_count, gone.class, -1);
 	} else if (last_known) {
-		see_cgroup(&gone, task, bpf_get_current_cgroup_id());
-		gone.class = classify_running(task, gone.contained, btf);
+		see_cgroup(&gone);
+		gone.class = classify_running(bpf_get_current_task(), gone.contained);
 	} else {
 		return 0;
 	}
@@ -219,7 +202,7 @@ int BPF_PROG(on_sched_process_fork, struct task_struct *parent, struct task_stru
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_sched_process_exit_group_dead, struct task_struct *task, bool group_dead)
 {
-	return group_dead ? exit(task, true, true) : 0;
+	return group_dead ? exit(true) : 0;
 }
 
 /*
@@ -230,7 +213,7 @@ int BPF_PROG(on_sched_process_exit_group_dead, struct task_struct *task, bool gr
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_sched_process_exit_live, struct task_struct *task)
 {
-	return is_last_thread(task, true) ? exit(task, false, true) : 0;
+	return is_last_thread(task, true) ? exit(false) : 0;
 }
 
 /*
@@ -259,7 +242,7 @@ int on_raw_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0];
 
-	return is_last_thread(task, false) ? exit(task, false, false) : 0;
+	return is_last_thread(task, false) ? exit(false) : 0;
 }
 
 /*
@@ -288,8 +271,8 @@ int on_classic_task_newtask(struct trace_event_raw_task_newtask *ctx)
 	if (from) {
 		new = *from;
 	} else {
-		see_cgroup(&new, task, bpf_get_current_cgroup_id());
-		new.class = classify_running(task, new.contained, false);
+		see_cgroup(&new);
+		new.class = classify_running(bpf_get_current_task(), new.contained);
 	}
 	see_credentials(&new, task, false);
 	if (new.class != CLASS_SUSPICIOUS && (ctx->clone_flags & clone_newpid))
@@ -303,7 +286,7 @@ int on_classic_sched_process_exit(void *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 
-	return is_last_thread(task, false) ? exit(task, false, false) : 0;
+	return is_last_thread(task, false) ? exit(false) : 0;
 }
 
 /*
@@ -326,8 +309,8 @@ int fill_processes(struct bpf_iter__task *ctx)
 	new.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
 	if (only_cgroup && new.cgroup_id != only_cgroup)
 		return 0;
-	new.contained = is_in_container_cgroup(task);
-	new.class = classify_running(task, new.contained, true);
+	new.contained = is_in_container_cgroup(address(task));
+	new.class = classify_running(address(task), new.contained);
 	see_credentials(&new, task, true);
 	tgid = task->tgid;
 	if (!enter(tgid, &new) && is_last_thread(task, true) && !bpf_map_delete_elem(&processes, &tgid))
