@@ -106,4 +106,23 @@ static __always_inline bool is_compat_call(struct task_struct *task, struct pt_r
 #endif
 }
 
+/*
+ * 6.2: lets a bare address be read with direct loads again. A program that
+ * calls it is refused before, so it stands on a rung of its own.
+ */
+extern void *bpf_rdonly_cast(const void *address, __u32 btf_id) __ksym;
+
+#define CAST(btf, type, address) \
+	((btf) ? (type *)bpf_rdonly_cast((void *)(address), bpf_core_type_id_kernel(type)) : (type *)(address))
+
+/* Number of the system call that the task is in, as its own entry counts. */
+static __always_inline int syscall_number(struct pt_regs *regs)
+{
+#if defined(__TARGET_ARCH_x86)
+	return BPF_CORE_READ(regs, orig_ax);
+#elif defined(__TARGET_ARCH_arm64)
+	return BPF_CORE_READ(regs, syscallno);
+#endif
+}
+
 #endif

@@ -21,6 +21,7 @@ struct keep {
 	enum loss loss;
 	enum table table;
 	enum event_kind kind;
+	enum watch_limit watch_limit;
 	struct process process;
 	struct event event;
 	struct object object;
