@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -94,6 +96,9 @@ var yamlLine = regexp.MustCompile(`^yaml: line (\d+): `)
 // parseFile parses one YAML document. name is used in messages only.
 func parseFile(name string, data []byte) (*file, error) {
 	f := &file{defaults: true}
+	if err := checkText(name, data); err != nil {
+		return nil, err
+	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
@@ -121,9 +126,30 @@ func parseFile(name string, data []byte) (*file, error) {
 	return f, nil
 }
 
+// checkText refuses the bytes that YAML does not take, since the library
+// would not say in which line they are.
+func checkText(name string, data []byte) error {
+	line := 1
+	for len(data) > 0 {
+		r, size := utf8.DecodeRune(data)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			return place{name, line}.errorf("", "is not valid UTF-8")
+		case r == '\n':
+			line++
+		case r != '\t' && r != '\r' && unicode.IsControl(r):
+			return place{name, line}.errorf("", "contains the control character %U", r)
+		}
+		data = data[size:]
+	}
+	return nil
+}
+
+// syntaxError words an error of the YAML library, which leaves out the line
+// if it is the first.
 func syntaxError(name string, err error) error {
 	msg := oneLine(err.Error())
-	at := place{name: name}
+	at := place{name: name, line: 1}
 	if m := yamlLine.FindStringSubmatch(msg); m != nil {
 		at.line, _ = strconv.Atoi(m[1])
 		msg = msg[len(m[0]):]
