@@ -7,12 +7,14 @@ package docs
 import (
 	"bytes"
 	"flag"
+	"fmt"
+	"os"
 	"testing"
 
 	"security-exporter/internal/buildinfo"
 	"security-exporter/internal/config"
 	"security-exporter/internal/metric"
-	"security-exporter/internal/testkit"
+	"security-exporter/internal/metric/metrictest"
 )
 
 var update = flag.Bool("update", false, "rewrite the generated files")
@@ -45,7 +47,7 @@ func TestMetricsPage(t *testing.T) {
 	if err := metric.WriteMarkdown(&b, sections()); err != nil {
 		t.Fatal(err)
 	}
-	if err := testkit.Golden("metrics.md", b.Bytes(), *update); err != nil {
+	if err := golden("metrics.md", b.Bytes(), *update); err != nil {
 		t.Error(err)
 	}
 }
@@ -58,7 +60,7 @@ func TestFlagsPage(t *testing.T) {
 	if err := config.WriteFlags(&b, known()); err != nil {
 		t.Fatal(err)
 	}
-	if err := testkit.Golden("flags.md", b.Bytes(), *update); err != nil {
+	if err := golden("flags.md", b.Bytes(), *update); err != nil {
 		t.Error(err)
 	}
 }
@@ -68,11 +70,40 @@ func TestMetricNames(t *testing.T) {
 	for _, s := range sections() {
 		all = append(all, s.Metrics...)
 	}
-	problems, err := testkit.LintTable(all)
+	problems, err := metrictest.LintTable(all)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range problems {
 		t.Error(p)
 	}
+}
+
+// golden compares got with the file at path, or rewrites the file if update
+// is set. The error names the first line that differs.
+func golden(path string, got []byte, update bool) error {
+	if update {
+		return os.WriteFile(path, got, 0o644)
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(got, want) {
+		return nil
+	}
+	g, w := bytes.Split(got, []byte("\n")), bytes.Split(want, []byte("\n"))
+	for i := range max(len(g), len(w)) {
+		if i >= len(g) || i >= len(w) || !bytes.Equal(g[i], w[i]) {
+			return fmt.Errorf("%s:%d: is %q, should be %q; run make docs", path, i+1, at(w, i), at(g, i))
+		}
+	}
+	return nil
+}
+
+func at(lines [][]byte, i int) []byte {
+	if i < len(lines) {
+		return lines[i]
+	}
+	return nil
 }

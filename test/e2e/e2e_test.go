@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"security-exporter/internal/testkit"
+	"security-exporter/internal/metric/metrictest"
 )
 
 func TestFlagSpellings(t *testing.T) {
@@ -161,7 +161,7 @@ func TestPageLints(t *testing.T) {
 	p := start(t)
 	waitReady(t, p)
 	page := p.page(t)
-	problems, err := testkit.LintPage(strings.NewReader(page))
+	problems, err := metrictest.LintPage(strings.NewReader(page))
 	if err != nil {
 		t.Fatal(err)
 	}

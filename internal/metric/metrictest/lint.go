@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package testkit holds what tests of several packages share. The program
-// itself does not import it.
-package testkit
+// Package metrictest checks metric names the way `promtool check metrics`
+// does. Only tests import it.
+package metrictest
 
 import (
 	"fmt"

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package testkit
+package metrictest
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -66,25 +64,6 @@ func TestFixedNamesAreNeeded(t *testing.T) {
 		}
 		if len(problems) == 0 {
 			t.Errorf("%s needs no exemption", name)
-		}
-	}
-}
-
-func TestGolden(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "golden")
-	if err := Golden(path, []byte("a\n"), false); !os.IsNotExist(err) {
-		t.Errorf("missing file: %v", err)
-	}
-	if err := Golden(path, []byte("a\nb\n"), true); err != nil {
-		t.Fatal(err)
-	}
-	if err := Golden(path, []byte("a\nb\n"), false); err != nil {
-		t.Errorf("equal: %v", err)
-	}
-	for _, got := range []string{"a\n", "a\nc\n", "a\nb\nc\n", ""} {
-		if err := Golden(path, []byte(got), false); err == nil {
-			t.Errorf("%q was taken for equal", got)
 		}
 	}
 }
