@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"security-exporter/internal/bpf/abi"
 )
 
 // Severity says how much an access to a watched file matters.
@@ -62,9 +64,11 @@ type FileRule struct {
 const (
 	// MaxFileRules is the most rules that may be in force together.
 	MaxFileRules = 512
-	// maxNameBytes is NAME_MAX and maxPathBytes PATH_MAX without the final
-	// NUL, linux/limits.h.
-	maxNameBytes = 255
+	// maxNameBytes and maxPathDepth are what the programs in the kernel
+	// compare (NAME_LEN and WATCH_DEPTH in internal/bpf/abi.h); maxPathBytes
+	// is PATH_MAX without the final NUL, linux/limits.h.
+	maxNameBytes = abi.NameLen - 1
+	maxPathDepth = abi.WatchDepth
 	maxPathBytes = 4095
 )
 
@@ -86,9 +90,7 @@ func DefaultFileRules() []FileRule {
 
 		// Who exists, and who may become root.
 		{"/etc/passwd", info, critical},
-		{"/etc/passwd-", none, critical},
-		{"/etc/group", info, critical},
-		{"/etc/group-", none, critical},
+		{"/etc/group", none, critical},
 		{"/etc/sudoers", warning, critical},
 		{"/etc/sudoers.d/", warning, critical},
 		{"/etc/pam.d/", none, critical},
@@ -96,7 +98,6 @@ func DefaultFileRules() []FileRule {
 		// Ways in, and code loaded into every process (ld.so(8)).
 		{"/etc/ld.so.preload", none, critical},
 		{"~/.ssh/authorized_keys", none, critical},
-		{"~/.ssh/authorized_keys2", none, critical},
 		{"/etc/ssh/sshd_config", warning, warning},
 		{"/etc/ssh/sshd_config.d/", warning, warning},
 
@@ -146,6 +147,9 @@ func checkRulePath(p string) error {
 		return nil
 	}
 	names := strings.Split(body, "/")
+	if len(names) > maxPathDepth {
+		return fmt.Errorf("is %d components deep; at most %d can be watched", len(names), maxPathDepth)
+	}
 	for i, name := range names {
 		if err := checkRuleName(name, i == len(names)-1); err != nil {
 			return err
@@ -159,11 +163,11 @@ func checkRuleName(name string, last bool) error {
 	case name == "." || name == "..":
 		return fmt.Errorf("contains the component %q; write the path without it", name)
 	case len(name) > maxNameBytes:
-		return fmt.Errorf("has a component of %d bytes; a file name has at most %d", len(name), maxNameBytes)
+		return fmt.Errorf("has a component of %d bytes; at most %d can be watched", len(name), maxNameBytes)
 	case strings.Contains(name, "["):
 		return errors.New("contains [; a glob may use * and ? only")
-	case strings.Contains(name, "**"):
-		return errors.New("contains **; a glob matches one level, write *")
+	case strings.Count(name, "*") > 1:
+		return errors.New("has more than one *; a glob may have one")
 	case !last && strings.ContainsAny(name, "*?"):
 		return fmt.Errorf("has a glob in %q; only the last component may be one", name)
 	}
