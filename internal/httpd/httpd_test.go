@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/exporter-toolkit/web"
+
+	"security-exporter/internal/metric"
 )
 
 // running is a server that a test talks to.
@@ -393,4 +396,34 @@ func TestLargeHeadersAreRefused(t *testing.T) {
 		t.Errorf("%q %v", line, err)
 	}
 	r.wait(t)
+}
+
+// BenchmarkScrape is a page of 1,500 series, without the network.
+func BenchmarkScrape(b *testing.B) {
+	m := metric.New(metric.Gauge, "ports_use_info", "A port.", metric.Open("protocol", ""), metric.Open("local_ip", ""),
+		metric.Open("local_port", ""), metric.Open("state", ""), metric.Open("process", ""), metric.Open("exe_path", ""))
+	batch := metric.NewBatch(0)
+	for i := range 1500 {
+		batch.Add(m, 1, "tcp", "*", fmt.Sprint(i), "LISTEN", "nginx", "/usr/sbin/nginx")
+	}
+	opts := options(io.Discard, ":0")
+	opts.Registry.MustRegister(collector{batch.Collect})
+	h, err := newHandler(opts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, encoding := range []string{"identity", "gzip"} {
+		b.Run(encoding, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+				r.Header.Set("Accept-Encoding", encoding)
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, r)
+				if w.Code != http.StatusOK || w.Body.Len() < 1500 {
+					b.Fatal(w.Code, w.Body.Len())
+				}
+			}
+		})
+	}
 }
