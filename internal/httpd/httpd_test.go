@@ -105,7 +105,8 @@ func start(t *testing.T, change func(*Options)) *running {
 
 func get(t *testing.T, url string) (int, string, http.Header) {
 	t.Helper()
-	resp, err := http.Get(url)
+	client := &http.Client{Timeout: 10 * time.Second}
+	resp, err := client.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +231,9 @@ func TestBadCollectorLeavesTheOthers(t *testing.T) {
 
 func TestScrapesAreLimited(t *testing.T) {
 	t.Parallel()
-	entered, release := make(chan struct{}, MaxScrapes), make(chan struct{})
+	entered, release := make(chan struct{}, MaxScrapes+1), make(chan struct{})
+	freed := sync.OnceFunc(func() { close(release) })
+	defer freed()
 	r := start(t, func(o *Options) {
 		o.Registry.MustRegister(collector{func(ch chan<- prometheus.Metric) {
 			entered <- struct{}{}
@@ -259,7 +262,7 @@ func TestScrapesAreLimited(t *testing.T) {
 	if code, _, _ := get(t, r.url("/healthz")); code != 200 {
 		t.Errorf("/healthz while busy: %d", code)
 	}
-	close(release)
+	freed()
 	for range MaxScrapes {
 		if code := <-codes; code != 200 {
 			t.Errorf("a scrape within the limit: %d", code)
