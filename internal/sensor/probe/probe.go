@@ -38,6 +38,16 @@ type Spec struct {
 	Started func(*Probe) error
 	// Collect adds rows that are no plain counters. Optional.
 	Collect func(*Probe, *metric.Batch)
+	// Tables says how full the probe's bounded tables are. Optional.
+	Tables func(*Probe) []TableUsage
+}
+
+// TableUsage is how full a bounded table is. Name is one of abi.Tables.
+type TableUsage struct {
+	Name      string
+	Entries   uint64
+	Capacity  uint64
+	Evictions uint64 // what it could not keep, since the start
 }
 
 // Name is the probe's name in metrics, flags and logs.
