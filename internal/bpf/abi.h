@@ -103,7 +103,7 @@ enum event_kind {
 	EVENT_COUNT,
 };
 
-enum { COMM_LEN = 16, NAME_LEN = 64 };
+enum text_length { COMM_LEN = 16, NAME_LEN = 64 };
 
 /* A thread group, keyed by tgid in the shared table. */
 struct process {

@@ -22,6 +22,7 @@ struct keep {
 	enum table table;
 	enum event_kind kind;
 	enum watch_limit watch_limit;
+	enum text_length text_length;
 	struct process process;
 	struct event event;
 	struct object object;

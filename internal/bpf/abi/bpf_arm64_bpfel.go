@@ -211,6 +211,13 @@ const (
 	bpfTableTABLE_COUNT     bpfTable = 4
 )
 
+type bpfTextLength uint32
+
+const (
+	bpfTextLengthCOMM_LEN bpfTextLength = 16
+	bpfTextLengthNAME_LEN bpfTextLength = 64
+)
+
 type bpfTransport uint32
 
 const (
