@@ -8,7 +8,6 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/sensor/probe"
 )
 
@@ -18,8 +17,8 @@ var directions [2]struct{}
 // flowReading is what one walk of the flow table has found.
 type flowReading struct {
 	active  [len(directions)]uint64
-	entries uint64    // with those that are over and not yet taken out
-	evicted uint64    // since the start
+	entries int    // with those that are over and not yet taken out
+	evicted uint64 // since the start
 }
 
 // flowCount walks the flow table, at most once for a scrape that asks for
@@ -90,8 +89,8 @@ func (f *flowCount) walk(p *probe.Probe) error {
 }
 
 // countKeys is the number of entries of a small table.
-func countKeys(m *ebpf.Map) uint64 {
-	var n uint64
+func countKeys(m *ebpf.Map) int {
+	var n int
 	var key, value []byte
 	for entries := m.Iterate(); entries.Next(&key, &value); {
 		n++

@@ -5,6 +5,8 @@
 package network
 
 import (
+	"github.com/cilium/ebpf"
+
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/metric"
 	"security-exporter/internal/sensor/probe"
@@ -43,7 +45,7 @@ func New() *probe.Spec {
 		},
 		Started: fill,
 		Collect: func(p *probe.Probe, batch *metric.Batch) { collect(p, active, flows, batch) },
-		Tables:  func(p *probe.Probe) []probe.TableUsage { return tables(p, flows) },
+		Tables:  func(p *probe.Probe) []probe.Table { return tables(p, flows) },
 	}
 }
 
@@ -99,40 +101,33 @@ func collect(p *probe.Probe, active *metric.Metric, flows *flowCount, batch *met
 }
 
 // tables says how full the three tables are. Sockets has one entry for each
-// active connection; pending is empty but for calls in progress.
-func tables(p *probe.Probe, flows *flowCount) []probe.TableUsage {
-	var out []probe.TableUsage
-	for _, t := range []struct {
-		name, table string
-		index       uint32
-	}{
-		{"sockets", abi.Tables[abi.TableSockets], uint32(abi.TableSockets)},
-		{"flows", abi.Tables[abi.TableFlows], uint32(abi.TableFlows)},
-		{"pending", abi.Tables[abi.TablePending], uint32(abi.TablePending)},
-	} {
-		m := p.Map(t.name)
-		if m == nil {
-			continue
+// active connection; pending is empty but for calls in progress. Only the
+// flow table evicts by itself: the programs count what the others refuse.
+func tables(p *probe.Probe, flows *flowCount) []probe.Table {
+	var out []probe.Table
+	add := func(name string, index int, entries func(*ebpf.Map) int, evictions uint64) {
+		if m := p.Map(name); m != nil {
+			out = append(out, probe.Table{
+				Name: abi.Tables[index], Entries: entries(m), Capacity: int(m.MaxEntries()), Evictions: evictions,
+			})
 		}
-		evicted, err := p.Counter("map_evictions", t.index)
-		if err != nil {
-			p.Log().Warn("evictions are not known", "table", t.table, "err", err)
-		}
-		usage := probe.TableUsage{Name: t.table, Capacity: uint64(m.MaxEntries()), Evictions: uint64(evicted)}
-		switch t.name {
-		case "sockets":
-			for i := range abi.Directions {
-				if n, err := p.Counter("tcp_active", uint32(i)); err == nil && n > 0 {
-					usage.Entries += uint64(n)
-				}
-			}
-		case "flows":
-			live := flows.count(p)
-			usage.Entries, usage.Evictions = live.entries, live.evicted
-		case "pending":
-			usage.Entries = countKeys(m)
-		}
-		out = append(out, usage)
 	}
+	add("sockets", int(abi.TableSockets), func(*ebpf.Map) int { return connections(p) }, 0)
+	live := flows.count(p)
+	add("flows", int(abi.TableFlows), func(*ebpf.Map) int { return live.entries }, live.evicted)
+	add("pending", int(abi.TablePending), countKeys, 0)
 	return out
+}
+
+// connections is the number of active TCP connections.
+func connections(p *probe.Probe) int {
+	var sum int64
+	for i := range abi.Directions {
+		n, err := p.Counter("tcp_active", uint32(i))
+		if err != nil {
+			p.Log().Warn("active TCP connections are not known", "err", err)
+		}
+		sum += n
+	}
+	return int(max(sum, 0))
 }
