@@ -86,7 +86,7 @@ int fill_sockets(struct bpf_iter__tcp *ctx)
 	__u64 key;
 
 	/* Neither half-open nor in TIME_WAIT: those are other structures. */
-	sk = (struct sock *)bpf_skc_to_tcp_sock(common);
+	sk = common ? (struct sock *)bpf_skc_to_tcp_sock(common) : NULL;
 	if (!sk || sk->sk_protocol != IPPROTO_TCP || !in_netns(sk))
 		return 0;
 	listener.netns = sk->__sk_common.skc_net.net->ns.inum;

@@ -445,7 +445,7 @@ func TestTCPAcceptQueueOverflow(t *testing.T) {
 func TestTCPOlderThanTheProbe(t *testing.T) {
 	client, server := newSpace(t), newSpace(t)
 	client.join(t, server)
-	client.inhabit(t)           // found by its process
+	client.inhabit(t)            // found by its process
 	root := server.named(t, "x") // found by its name
 	for _, version := range versions {
 		t.Run(version.name, func(t *testing.T) {
