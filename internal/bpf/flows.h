@@ -104,11 +104,11 @@ static __always_inline void remember(const struct flow_key *flow, enum direction
 static __always_inline bool recall(struct flow_key *flow)
 {
 	__u32 tid = bpf_get_current_pid_tgid();
-	struct flow_key *pending = bpf_map_lookup_elem(&pending, &tid);
+	struct flow_key *known = bpf_map_lookup_elem(&pending, &tid);
 
-	if (!pending)
+	if (!known)
 		return false;
-	*flow = *pending;
+	*flow = *known;
 	bpf_map_delete_elem(&pending, &tid);
 	return true;
 }

@@ -152,7 +152,18 @@ func start(t testing.TB, settings probe.Settings) *probe.Probe {
 
 func startSpec(t testing.TB, spec *probe.Spec, settings probe.Settings) *probe.Probe {
 	t.Helper()
-	return testkit.StartProbe(t, probe.Inspect("/proc", "/sys", "/"), spec, settings)
+	host := probe.Inspect("/proc", "/sys", "/")
+	p := testkit.StartProbe(t, host, spec, settings)
+	exact := len(spec.Parts[1].Rungs) == len(udpRungs()) && host.TracepointParams("sock_send_length") > 0
+	if exact && p.Runs("on_connect4") {
+		t.Fatal("the approximation is in use, where the kernel has better")
+	}
+	for _, name := range []string{"fill_sockets", "count_flows"} {
+		if !p.Runs(name) {
+			t.Fatalf("%s is not attached", name)
+		}
+	}
+	return p
 }
 
 // ipVersion makes addresses of one IP version.
