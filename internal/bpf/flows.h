@@ -86,6 +86,16 @@ static __always_inline void datagram(const struct flow_key *flow, enum direction
 	new_flow(flow, direction);
 }
 
+/* Flows with a datagram that recently need not be looked after. */
+#define FLOW_FRESH_NS 100000000ULL
+
+static __always_inline bool is_fresh(const struct flow_key *flow)
+{
+	struct flow *known = bpf_map_lookup_elem(&flows, flow);
+
+	return known && known->last_seen + FLOW_FRESH_NS > bpf_ktime_get_ns();
+}
+
 /*
  * Remembers an address until the call's result is known. When there is no
  * room the datagram is counted at once: most calls succeed.

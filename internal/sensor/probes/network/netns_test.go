@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -71,6 +72,26 @@ func (s *space) do(t testing.TB, f func() error) {
 	if err := <-result; err != nil {
 		t.Fatal(err)
 	}
+}
+
+// spawn runs f in another thread inside the namespace.
+func (s *space) spawn(t testing.TB, group *sync.WaitGroup, f func() error) {
+	t.Helper()
+	path := fmt.Sprintf("/proc/self/task/%d/ns/net", s.tid)
+	group.Go(func() {
+		runtime.LockOSThread() // never unlocked
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Setns(fd, unix.CLONE_NEWNET)
+			unix.Close(fd)
+		}
+		if err == nil {
+			err = f()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // ip runs ip(8) inside the namespace.

@@ -308,12 +308,31 @@ static __always_inline bool ipv6_flow(struct bpf_sock_addr *ctx, struct flow_key
 	return true;
 }
 
+static __always_inline bool is_connected(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	return sk && sk->dst_port;
+}
+
+/*
+ * A send with an address of its own. It may still fail, so its end decides;
+ * but of a flow that was seen in the last 100 ms the end would tell nothing
+ * new, and to remember costs more than all the rest. (On a connected socket
+ * the end would take it for a send to the peer.)
+ */
+static __always_inline void sending(struct bpf_sock_addr *ctx, struct flow_key *flow)
+{
+	if (is_connected(ctx) || !is_fresh(flow))
+		remember(flow, DIRECTION_OUT);
+}
+
 /*
  * cgroup/sendmsg4 and 6, 4.18, on the root of the hierarchy, where they run
  * last and see what other programs made of the address. They run for a send
- * with an address of its own, on any socket; the send may still fail, so
- * on_sock_send_length decides. An IPv6 socket that sends to an IPv4 address
- * comes to sendmsg4. They always let the datagram pass.
+ * with an address of its own, on any socket; on_sock_send_length tells how it
+ * ended. An IPv6 socket that sends to an IPv4 address comes to sendmsg4. They
+ * always let the datagram pass.
  */
 SEC("cgroup/sendmsg4")
 int on_sendmsg4(struct bpf_sock_addr *ctx)
@@ -321,7 +340,7 @@ int on_sendmsg4(struct bpf_sock_addr *ctx)
 	struct flow_key flow = {};
 
 	if (ipv4_flow(ctx, &flow))
-		remember(&flow, DIRECTION_OUT);
+		sending(ctx, &flow);
 	return LET_PASS;
 }
 
@@ -331,7 +350,7 @@ int on_sendmsg6(struct bpf_sock_addr *ctx)
 	struct flow_key flow = {};
 
 	if (ipv6_flow(ctx, &flow))
-		remember(&flow, DIRECTION_OUT);
+		sending(ctx, &flow);
 	return LET_PASS;
 }
 
@@ -342,9 +361,7 @@ int on_sendmsg6(struct bpf_sock_addr *ctx)
  */
 static __always_inline void received(struct bpf_sock_addr *ctx, struct flow_key *flow)
 {
-	struct bpf_sock *sk = ctx->sk;
-
-	if (sk && sk->dst_port)
+	if (is_connected(ctx))
 		remember(flow, DIRECTION_IN);
 	else
 		datagram(flow, DIRECTION_IN);
@@ -381,7 +398,7 @@ static __always_inline void call_ended(struct sock *sk, enum direction direction
 	struct flow_key flow = {}, remembered = {};
 	bool has_address = recall(&remembered);
 
-	if (!moved)
+	if (!moved || (!has_address && !sk->__sk_common.skc_dport))
 		return;
 	flow.socket = bpf_get_socket_cookie(sk);
 	if (has_address && remembered.socket == flow.socket) {
@@ -393,6 +410,15 @@ static __always_inline void call_ended(struct sock *sk, enum direction direction
 		datagram(&flow, direction);
 }
 
+/* Most sockets that send and receive are something else. */
+static __always_inline bool is_udp_btf(const struct sock *sk)
+{
+	const __u16 inet = 2, inet6 = 10;
+
+	return sk && sk->sk_protocol == IPPROTO_UDP && in_netns(sk) &&
+	       (sk->__sk_common.skc_family == inet || sk->__sk_common.skc_family == inet6);
+}
+
 /*
  * tp_btf/sock_send_length, 6.3. The result of every socket send, io_uring and
  * kernel users included. It carries no address: see above. Misses: what
@@ -401,22 +427,23 @@ static __always_inline void call_ended(struct sock *sk, enum direction direction
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(on_sock_send_length, struct sock *sk, int ret, int flags)
 {
-	if (sk && sk->sk_protocol == IPPROTO_UDP && is_udp(sk))
+	if (is_udp_btf(sk))
 		call_ended(sk, DIRECTION_OUT, ret >= 0);
 	return 0;
 }
 
 /*
- * tp_btf/sock_recv_length, 6.3. The result of every socket receive. A read
- * from the error queue is no datagram; neither is the 0 that a socket shut for
- * reading returns, which is taken for a datagram's length otherwise.
+ * tp_btf/sock_recv_length, 6.3. The result of every socket receive, for those
+ * that are connected. A read from the error queue is no datagram; neither is
+ * the 0 that a socket shut for reading returns, which is taken for a
+ * datagram's length otherwise.
  */
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(on_sock_recv_length, struct sock *sk, int ret, int flags)
 {
 	const int msg_errqueue = 0x2000, rcv_shutdown = 1;
 
-	if (sk && sk->sk_protocol == IPPROTO_UDP && is_udp(sk))
+	if (is_udp_btf(sk) && sk->__sk_common.skc_dport)
 		call_ended(sk, DIRECTION_IN,
 			   ret >= 0 && !(flags & msg_errqueue) && (ret || !(sk->sk_shutdown & rcv_shutdown)));
 	return 0;

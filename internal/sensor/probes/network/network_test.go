@@ -5,6 +5,8 @@ package network
 import (
 	"errors"
 	"fmt"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,7 +47,11 @@ type tcp struct {
 }
 
 func listen(version ipVersion, at unix.Sockaddr, backlog int) (*tcp, error) {
-	fd, err := unix.Socket(version.domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	return listenProtocol(version, at, backlog, 0)
+}
+
+func listenProtocol(version ipVersion, at unix.Sockaddr, backlog, protocol int) (*tcp, error) {
+	fd, err := unix.Socket(version.domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return nil, err
 	}
@@ -509,37 +515,123 @@ func TestTCPTableFull(t *testing.T) {
 	})
 }
 
+// Nothing drifts over many connections.
 func TestTCPChurn(t *testing.T) {
-	n := int64(20000)
+	n := int64(100000)
 	if testing.Short() {
 		n = 2000
 	}
 	s := newSpace(t)
 	p := start(t, s.only())
 	w := watchAll(t, p)
-	s.do(t, func() error {
-		any := &unix.SockaddrInet4{}
-		conns, err := listen(ipv4, any, 8)
-		if err != nil {
-			return err
-		}
-		defer conns.close()
-		for i := range n {
-			conns.address = ipv4.address(byte(1+i%200), any.Port)
-			if err := conns.connect(); err != nil {
-				return err
-			}
-			if err := conns.accept(); err != nil {
-				return err
-			}
-			closeAll(&conns.clients)
-			closeAll(&conns.servers)
-		}
-		return nil
-	})
+	s.do(t, func() error { return churn(n) })
 	noneActive(t, p)
 	w.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: n, tcpOut: n}})
 	if n := countKeys(p.Map("sockets")); n != 0 {
 		t.Errorf("%d sockets left in the table", n)
 	}
+}
+
+// Threads on all CPUs at once: the sums stay exact and no run is lost.
+func TestTCPThreads(t *testing.T) {
+	const threads, each = 8, 2000
+	s := newSpace(t)
+	p := start(t, s.only())
+	w := watchAll(t, p)
+	var group sync.WaitGroup
+	for range threads {
+		s.spawn(t, &group, func() error { return churn(each) })
+	}
+	group.Wait()
+	noneActive(t, p)
+	w.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: threads * each, tcpOut: threads * each}})
+}
+
+// churn opens and closes n connections, one after the other.
+func churn(n int64) error {
+	any := &unix.SockaddrInet4{}
+	conns, err := listen(ipv4, any, 8)
+	if err != nil {
+		return err
+	}
+	defer conns.close()
+	for i := range n {
+		conns.address = ipv4.address(byte(1+i%200), any.Port)
+		if err := conns.open(); err != nil {
+			return err
+		}
+		closeAll(&conns.clients)
+		closeAll(&conns.servers)
+	}
+	return nil
+}
+
+// A subflow of MPTCP is a TCP connection; the MPTCP socket itself is none.
+func TestMPTCP(t *testing.T) {
+	s := newSpace(t)
+	p := start(t, s.only())
+	w := watchAll(t, p)
+	s.do(t, func() error {
+		conns, err := listenProtocol(ipv4, ipv4.address(1, 0), 8, unix.IPPROTO_MPTCP)
+		if err != nil {
+			return err
+		}
+		defer conns.close()
+		for range rounds {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+			if err != nil {
+				return err
+			}
+			conns.clients = append(conns.clients, fd)
+			if err := errors.Join(unix.Connect(fd, conns.address), conns.accept()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	noneActive(t, p)
+	w.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: rounds, tcpOut: rounds}})
+}
+
+// TCP Fast Open: data in the first packet. The server's side is established
+// with the last packet of the handshake, if it is still open then.
+func TestTCPFastOpen(t *testing.T) {
+	s := newSpace(t)
+	p := start(t, s.only())
+	w := watchAll(t, p)
+	s.do(t, func() error {
+		const bothSidesWithoutCookies = "1543"
+		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_fastopen", []byte(bothSidesWithoutCookies), 0); err != nil {
+			return err
+		}
+		conns, err := listen(ipv4, ipv4.address(1, 0), 8)
+		if err != nil {
+			return err
+		}
+		defer conns.close()
+		for range rounds {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			err = unix.Sendto(fd, []byte("early"), unix.MSG_FASTOPEN, conns.address)
+			err = errors.Join(err, conns.accept())
+			const synData = 32 // TCPI_OPT_SYN_DATA
+			info, ierr := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+			if err = errors.Join(err, ierr); err == nil && info.Options&synData == 0 {
+				err = errors.New("the data did not go with the first packet")
+			}
+			if err == nil {
+				_, err = unix.Read(conns.servers[0], make([]byte, 16))
+			}
+			unix.Close(fd)
+			closeAll(&conns.servers)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	noneActive(t, p)
+	w.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: rounds, tcpOut: rounds}})
 }
