@@ -84,7 +84,7 @@ static __always_inline void report_connection(const struct sock *sk, enum event_
 
 	if (!detailed || !admit(&event, PROBE_NETWORK, kind))
 		return;
-	remote_of(sk, &remote);
+	remote_of(sk, &remote, false);
 	__builtin_memcpy(event.address, remote.address, sizeof(event.address));
 	event.b = bpf_ntohs(remote.port);
 	caller = bpf_map_lookup_elem(&callers, &key);

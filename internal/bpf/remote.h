@@ -24,15 +24,22 @@ static __always_inline void set_ipv4(struct remote *remote, __be32 address)
 }
 
 /* Of a connected socket; port 0 if it is not. */
-static __always_inline void remote_of(const struct sock *sk, struct remote *remote)
+static __always_inline void remote_of(const struct sock *sk, struct remote *remote, const bool btf)
 {
 	const __u16 ipv6 = 10;
+	const struct in6_addr *address = &sk->__sk_common.skc_v6_daddr;
 
-	remote->port = BPF_CORE_READ(sk, __sk_common.skc_dport);
-	if (BPF_CORE_READ(sk, __sk_common.skc_family) == ipv6)
+	remote->port = LOAD(btf, sk, __sk_common.skc_dport);
+	if (LOAD(btf, sk, __sk_common.skc_family) != ipv6) {
+		set_ipv4(remote, LOAD(btf, sk, __sk_common.skc_daddr));
+	} else if (btf) {
+		remote->address[0] = address->in6_u.u6_addr32[0];
+		remote->address[1] = address->in6_u.u6_addr32[1];
+		remote->address[2] = address->in6_u.u6_addr32[2];
+		remote->address[3] = address->in6_u.u6_addr32[3];
+	} else {
 		BPF_CORE_READ_INTO(&remote->address, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr32);
-	else
-		set_ipv4(remote, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+	}
 }
 
 #endif

@@ -132,7 +132,7 @@ static __always_inline void destination(const struct sock *sk, struct msghdr *ms
 		BPF_CORE_READ_INTO(&remote->address, v6, sin6_addr.in6_u.u6_addr32);
 		remote->port = BPF_CORE_READ(v6, sin6_port);
 	} else {
-		remote_of(sk, remote);
+		remote_of(sk, remote, false);
 	}
 }
 
@@ -405,7 +405,7 @@ static __always_inline void call_ended(struct sock *sk, enum direction direction
 		datagram(&remembered, direction);
 		return;
 	}
-	remote_of(sk, &flow.remote);
+	remote_of(sk, &flow.remote, true);
 	if (flow.remote.port)
 		datagram(&flow, direction);
 }
