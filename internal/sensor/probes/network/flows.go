@@ -64,6 +64,10 @@ func (f *flowCount) walk(p *probe.Probe) error {
 	if err != nil {
 		return err
 	}
+	if balance == int64(f.last.evicted) {
+		f.last = flowReading{evicted: f.last.evicted} // nothing to walk over
+		return nil
+	}
 	states, err := p.Iterate("count_flows", 2*int64(table.MaxEntries()))
 	if err != nil {
 		return err
