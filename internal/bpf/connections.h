@@ -24,8 +24,7 @@ COUNTER(tcp_active, DIRECTION_COUNT);
 struct connection {
 	__u8 direction;
 	__u8 established; /* 0: two that opened to each other, half-way */
-	__u8 old_error;	  /* sk_err that nobody fetched before it was established */
-	__u8 pad[5];
+	__u8 pad[6];
 };
 
 /* By the socket's address, from ESTABLISHED to CLOSE. */
@@ -124,19 +123,17 @@ static __always_inline enum direction enter_connection(__u64 key, struct connect
 			known->direction = new->direction;
 		}
 		known->established = 1;
-		known->old_error = new->old_error;
 		new->direction = known->direction;
 	}
 	add(&tcp_active, new->direction, 1);
 	return new->direction;
 }
 
-static __always_inline void connected(const struct sock *sk, int oldstate, const bool btf)
+static __always_inline void connected(const struct sock *sk, int oldstate)
 {
 	struct connection new = {
 		.direction = oldstate == TCP_SYN_SENT ? DIRECTION_OUT : DIRECTION_IN,
 		.established = 1,
-		.old_error = LOAD(btf, sk, sk_err),
 	};
 	__u64 key = (__u64)sk;
 	enum direction direction = enter_connection(key, &new);
@@ -162,10 +159,10 @@ static __always_inline void crossed(__u64 key)
 }
 
 /*
- * CONNECT_ERROR_COUNT if it is none. A socket's error is set before the state
- * changes: tcp_reset(), tcp_write_err() and the ICMP handlers, in all
- * releases. tcp_disconnect() sets one after, for who aborts by itself. An
- * ICMP error on an established connection (IP_RECVERR) may leave a refusal
+ * CONNECT_ERROR_COUNT if it is none. A socket's error is cleared by connect()
+ * (tcp_connect_init()) and set before the state changes: tcp_reset(),
+ * tcp_write_err() and the ICMP handlers, in all releases. tcp_disconnect()
+ * sets one after, for who aborts by itself. An ICMP error on an established connection (IP_RECVERR) may leave a refusal
  * behind that ended nothing, so only attempts can be refused; and only a
  * connection that was established can be reset.
  */
@@ -214,15 +211,13 @@ static __always_inline void closed(const struct sock *sk, int oldstate, const bo
 	struct connection gone = {};
 	__u64 key = (__u64)sk;
 	enum connect_error error;
-	int err;
 
 	if (oldstate == TCP_LISTEN || oldstate == TCP_CLOSE)
 		return;
 	known = !attempt && leave(key, &gone);
 	if (oldstate == TCP_SYN_RECV && !known)
 		return; /* a peer that never finished opening */
-	err = LOAD(btf, sk, sk_err);
-	error = err == gone.old_error ? CONNECT_ERROR_COUNT : connect_error(err, !attempt);
+	error = connect_error(LOAD(btf, sk, sk_err), !attempt);
 	if (error != CONNECT_ERROR_COUNT) {
 		add(&connect_error_total, error, 1);
 		report_connection(sk, EVENT_CONNECT_ERROR, error);
@@ -241,7 +236,7 @@ static __always_inline int state_changes(const struct sock *sk, int oldstate, in
 	if (!matters || (btf ? sk->sk_protocol : socket_protocol(sk)) != IPPROTO_TCP || !in_netns(sk))
 		return 0;
 	if (newstate == TCP_ESTABLISHED)
-		connected(sk, oldstate, btf);
+		connected(sk, oldstate);
 	else if (newstate == TCP_CLOSE)
 		closed(sk, oldstate, btf);
 	else if (newstate == TCP_SYN_RECV)

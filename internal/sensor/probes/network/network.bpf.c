@@ -99,7 +99,6 @@ int fill_sockets(struct bpf_iter__tcp *ctx)
 		return 0;
 	if (bpf_map_lookup_elem(&listeners, &listener))
 		old.direction = DIRECTION_IN;
-	old.old_error = sk->sk_err;
 	key = (__u64)sk;
 	fill_connection(key, &old);
 	if (sk->__sk_common.skc_state == TCP_CLOSE)

@@ -153,7 +153,7 @@ var udpCases = []udpCase{
 		return sendmmsg(p.client, first, second, first)
 	}, 0, 2},
 	{"connected, but sent elsewhere", func(p *pair) error {
-		err := errors.Join(unix.Connect(p.client, p.version.address(1, 9)), p.send(p.at))
+		err := errors.Join(unix.Connect(p.client, p.version.address(1, 9)), p.send(p.at), p.send(p.at))
 		_, rerr := take(p.server, 0)
 		return errors.Join(err, rerr)
 	}, 1, 1},
@@ -185,6 +185,17 @@ var udpCases = []udpCase{
 		}
 		return errors.Join(err, rerr)
 	}, 0, 0},
+	{"read from the error queue", func(p *pair) error {
+		level, option := unix.IPPROTO_IP, unix.IP_RECVERR
+		if p.version.name == "v6" {
+			level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
+		}
+		err := errors.Join(unix.SetsockoptInt(p.client, level, option, 1),
+			unix.Connect(p.client, p.version.address(1, 1)), p.send(nil),
+			unix.Connect(p.client, p.at))
+		_, _, _, _, rerr := unix.Recvmsg(p.client, make([]byte, 16), make([]byte, 256), unix.MSG_ERRQUEUE)
+		return errors.Join(err, rerr)
+	}, 0, 1},
 	{"connected without a datagram", func(p *pair) error {
 		return unix.Connect(p.client, p.at)
 	}, 0, 0},
