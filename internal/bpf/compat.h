@@ -125,4 +125,36 @@ static __always_inline int syscall_number(struct pt_regs *regs)
 #endif
 }
 
+/* 5.12: atomic operations that return the old value; a helper of that release tells. */
+static __always_inline bool has_compare_and_swap(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_check_mtu);
+}
+
+/* 5.6: sk_protocol became a plain field; before, a bit field. */
+static __always_inline __u16 socket_protocol(const struct sock *sk)
+{
+	return BPF_CORE_READ_BITFIELD_PROBED(sk, sk_protocol);
+}
+
+/* 5.15: the cgroup of a socket; before, a pointer or two numbers in one word. */
+struct sock_cgroup_data___v5_4 {
+	__u64 val;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u64 cgroup_of_socket(const struct sock *sk)
+{
+	struct sock_cgroup_data___v5_4 *old = (void *)&sk->sk_cgrp_data;
+	struct cgroup *cgroup;
+
+	if (bpf_core_field_exists(old->val)) {
+		cgroup = (void *)BPF_CORE_READ(old, val);
+		if ((__u64)cgroup & 1)
+			return 0;
+	} else {
+		cgroup = BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
+	}
+	return BPF_CORE_READ(cgroup, kn, id);
+}
+
 #endif
