@@ -33,11 +33,6 @@ type Spec struct {
 	Load func() (*ebpf.CollectionSpec, error)
 	// Parts are attached in order.
 	Parts []Part
-	// Compat sees the system calls of 32-bit programs, where the kernel's
-	// tracepoints for single calls do not. It costs every call on the host,
-	// so it is attached with AttachRung when the first 32-bit image is
-	// executed. Optional.
-	Compat *Rung
 	// Started runs once the parts are attached: it fills tables with what is
 	// older than the exporter. An error is logged, not fatal.
 	Started func(*Probe) error

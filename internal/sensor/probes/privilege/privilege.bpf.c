@@ -72,17 +72,32 @@ static __always_inline void count_gain(enum privilege_gain how, __u32 old, __u32
 }
 
 /* The table is short of what a thread group is now: nobody saw it get there. */
+static __always_inline bool is_short(const struct process *process, __u32 euid, __u64 effective)
+{
+	return (!euid && process->seen_euid) || (effective & ~process->seen_caps);
+}
+
+/*
+ * Compares what a thread has with what was last seen of its group. Threads
+ * that end together find the same, so one of them claims it: whoever enters
+ * the group among the pending calls, where no tid has the highest bit.
+ */
 static __always_inline void compare(struct process *process, const struct cred *cred, const bool btf)
 {
-	__u32 euid = LOAD(btf, cred, euid.val);
+	__u32 claim = bpf_get_current_pid_tgid() >> 32 | 1U << 31, euid = LOAD(btf, cred, euid.val), seen_euid;
 	__u64 effective = capabilities(&cred->cap_effective);
+	struct before none = {};
 
-	if ((euid || !process->seen_euid) && !(effective & ~process->seen_caps))
+	if (!is_short(process, euid, effective) || !in_initial_namespace(cred, btf))
 		return;
-	if (!in_initial_namespace(cred, btf))
+	if (bpf_map_update_elem(&pending_calls, &claim, &none, BPF_NOEXIST))
 		return;
-	count_gain(GAIN_OTHER, process->seen_euid, euid);
-	see(process, euid, effective, false);
+	if (is_short(process, euid, effective)) {
+		seen_euid = process->seen_euid;
+		see(process, euid, effective, false);
+		count_gain(GAIN_OTHER, seen_euid, euid);
+	}
+	bpf_map_delete_elem(&pending_calls, &claim);
 }
 
 /* The current thread enters a call. */
