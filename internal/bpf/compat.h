@@ -107,6 +107,25 @@ static __always_inline bool is_compat_call(struct task_struct *task, struct pt_r
 }
 
 /*
+ * 6.2: lets a bare address be read with direct loads again. A program that
+ * calls it is refused before, so it stands on a rung of its own.
+ */
+extern void *bpf_rdonly_cast(const void *address, __u32 btf_id) __ksym;
+
+#define CAST(btf, type, address) \
+	((btf) ? (type *)bpf_rdonly_cast((void *)(address), bpf_core_type_id_kernel(type)) : (type *)(address))
+
+/* Number of the system call that the task is in, as its own entry counts. */
+static __always_inline int syscall_number(struct pt_regs *regs)
+{
+#if defined(__TARGET_ARCH_x86)
+	return BPF_CORE_READ(regs, orig_ax);
+#elif defined(__TARGET_ARCH_arm64)
+	return BPF_CORE_READ(regs, syscallno);
+#endif
+}
+
+/*
  * Idmapped mounts, 5.12. At first the mount names a user namespace; since 6.2
  * a struct mnt_idmap, with an owning namespace and later with its own maps.
  * The address of the mount's uid or gid map, 0 if it is not idmapped.
@@ -153,19 +172,7 @@ static __always_inline struct file *file_of_credentials(struct linux_binprm *bpr
 	return BPF_CORE_READ(bprm, file);
 }
 
-/*
- * The number and the first argument of the system call that regs entered
- * with, for calls through the 32-bit entry.
- */
-static __always_inline __u32 compat_call_number(struct pt_regs *regs)
-{
-#if defined(__TARGET_ARCH_x86)
-	return BPF_CORE_READ(regs, orig_ax);
-#elif defined(__TARGET_ARCH_arm64)
-	return BPF_CORE_READ(regs, syscallno);
-#endif
-}
-
+/* The first argument of a call through the 32-bit entry. */
 static __always_inline __u32 compat_first_argument(struct pt_regs *regs)
 {
 #if defined(__TARGET_ARCH_x86)

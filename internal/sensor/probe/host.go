@@ -91,6 +91,20 @@ func (h *Host) TracepointParams(name string) int {
 	return len(proto.Params) - 1 // the first is the tracepoint's own data
 }
 
+// FunctionParams is the number of parameters of a kernel function, -1 if BTF
+// does not list it: trampolines and kprobes need the one that is there.
+func (h *Host) FunctionParams(name string) int {
+	var function *btf.Func
+	if h.BTF == nil || h.BTF.TypeByName(name, &function) != nil {
+		return -1
+	}
+	proto, ok := function.Type.(*btf.FuncProto)
+	if !ok {
+		return -1
+	}
+	return len(proto.Params)
+}
+
 const tracefsPath = "/sys/kernel/tracing"
 
 // WithTracefs runs f where tracefs is mounted. If the host has not mounted

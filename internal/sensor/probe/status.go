@@ -97,13 +97,12 @@ func statusOf(err error) Status {
 	var reason *reasonError
 	var verifier *ebpf.VerifierError
 	switch {
-	case errors.As(err, &reason):
-		if reason.reason == ReasonNoModuleSupport {
-			return Status{State: NotApplicable, Reason: reason.reason}
-		}
-		return Status{State: Unsupported, Reason: reason.reason}
+	case errors.Is(err, ErrNoModules):
+		return Status{State: NotApplicable, Reason: ReasonNoModuleSupport}
 	case errors.Is(err, ErrNotApplicable):
 		return Status{State: NotApplicable, Reason: ReasonNone}
+	case errors.As(err, &reason):
+		return Status{State: Unsupported, Reason: reason.reason}
 	case errors.Is(err, unix.EPERM), errors.As(err, &verifier) && errors.Is(err, unix.EACCES) && len(verifier.Log) == 0:
 		return Status{State: Denied, Reason: ReasonNoPermission}
 	case errors.As(err, &verifier):

@@ -127,7 +127,7 @@ int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
 {
 	if (!is_compat_call((void *)bpf_get_current_task(), regs))
 		return 0;
-	switch (compat_call_number(regs)) {
+	switch (syscall_number(regs)) {
 	case COMPAT_INIT_MODULE:
 		return leave(MODULE_LOAD, ret);
 	case COMPAT_FINIT_MODULE:

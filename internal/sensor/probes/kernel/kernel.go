@@ -38,11 +38,9 @@ func New() *probe.Spec {
 				{Hook: "tracepoint/io_uring/io_uring_create", Programs: []string{"on_classic_io_uring_create"}},
 			}},
 		},
-		Compat: &probe.Rung{
-			Hook:     "tp_btf/sys_exit",
-			Programs: []string{"on_compat_sys_exit"},
-			Requires: modulesApply,
-		},
+		Compat: &probe.Part{Name: "calls of 32-bit programs", Applies: modulesApply, Rungs: []probe.Rung{
+			{Hook: "tp_btf/sys_exit", Programs: []string{"on_compat_sys_exit"}},
+		}},
 	}
 }
 
@@ -56,7 +54,8 @@ func moduleRungs() []probe.Rung {
 
 // modulesApply: a kernel built without module support has neither the list of
 // modules nor their tracepoints.
-func modulesApply(h *probe.Host) error {
+func modulesApply(p *probe.Probe) error {
+	h := p.Host()
 	if h.TracepointParams("module_load") > 0 {
 		return nil
 	}

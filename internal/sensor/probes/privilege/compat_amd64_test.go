@@ -117,7 +117,7 @@ func TestCompat(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, _ := startBoth(t, host, cgroup.Only())
-	if err := p.AttachRung(p.Spec().Compat); err != nil {
+	if err := p.AttachCompat(); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range compatCases {
@@ -151,7 +151,7 @@ func TestCompatUserNamespace(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, _ := startBoth(t, host, cgroup.Only())
-	if err := p.AttachRung(p.Spec().Compat); err != nil {
+	if err := p.AttachCompat(); err != nil {
 		t.Fatal(err)
 	}
 	path := writeProgram(t, "program32", false, 1, machineCall{number: 310, args: [3]int32{0x10000000}})
@@ -176,4 +176,3 @@ func TestUnseenGain(t *testing.T) {
 	w.Do("exec", "500", path)
 	expect(t, watch, counts{"setuid success": 500, "other": 500})
 }
-

@@ -536,7 +536,7 @@ int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
 	if (!is_compat_call((void *)bpf_get_current_task(), regs))
 		return 0;
 	argument = compat_first_argument(regs);
-	switch (compat_call_number(regs)) {
+	switch (syscall_number(regs)) {
 	case COMPAT_SETUID16:
 	case COMPAT_SETREUID16:
 	case COMPAT_SETRESUID16:

@@ -45,10 +45,9 @@ func New() *probe.Spec {
 				"sched_process_exit", "on_sched_process_exit", "on_raw_sched_process_exit",
 				"sched/sched_process_exit", "on_classic_sched_process_exit")},
 		},
-		Compat: &probe.Rung{
-			Hook:     "tp_btf/sys_exit",
-			Programs: []string{"on_compat_sys_exit"},
-		},
+		Compat: &probe.Part{Name: "calls of 32-bit programs", Rungs: []probe.Rung{
+			{Hook: "tp_btf/sys_exit", Programs: []string{"on_compat_sys_exit"}},
+		}},
 		Started: started,
 	}
 }
@@ -122,7 +121,7 @@ func savedRegisters(*probe.Host) error {
 
 // started tells the program for 32-bit calls what the rung in use sees anyway.
 func started(p *probe.Probe) error {
-	if _, classic := p.Programs()["on_exit_setuid"]; classic {
+	if p.Runs("on_exit_setuid") {
 		return nil
 	}
 	if err := p.Variable("set_id_seen_in_kernel").Set(true); err != nil {
