@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/testkit"
 )
 
@@ -144,23 +143,12 @@ var execCases = []struct {
 		each: counts{"filecap_exec success": 1, "filecap_exec": 1}},
 }
 
-// rungsOf is the probe with just one rung for programs.
-func rungsOf(rung int) *probe.Spec {
-	spec := New()
-	for i := range spec.Parts {
-		if spec.Parts[i].Name == "programs" {
-			spec.Parts[i].Rungs = spec.Parts[i].Rungs[rung : rung+1]
-		}
-	}
-	return spec
-}
-
 func TestExec(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	folders := map[bool]string{false: makePrograms(t, false), true: makePrograms(t, true)}
 	for rung, n := range []int64{rounds, 20, 20, 20, 20} {
-		spec := rungsOf(rung)
+		spec := withRung("programs", rung)
 		hook := execRungs()[rung].Hook
 		t.Run(hook, func(t *testing.T) {
 			if strings.HasSuffix(hook, "sched_prepare_exec") && host.TracepointParams("sched_prepare_exec") == 0 {

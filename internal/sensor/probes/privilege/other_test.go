@@ -4,7 +4,6 @@ package privilege
 
 import (
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -37,17 +36,7 @@ func TestNothingOther(t *testing.T) {
 	p, _ := startBoth(t, host, cgroup.Only())
 	for _, c := range callCases {
 		t.Run(c.name, func(t *testing.T) {
-			w := cgroup.Start(t, "privilege")
-			watch := newWatch(t, p)
-			w.Do("calls", "4", strconv.Itoa(rounds/4), c.once, c.each)
-			w.Stop()
-			want := counts{}
-			callCounts(want, strings.Fields(c.once), 4)
-			callCounts(want, strings.Fields(c.each), rounds)
-			for how, times := range c.gains {
-				want.plus(how, times*rounds)
-			}
-			expect(t, watch, want)
+			checkCalls(t, cgroup, p, c.once, c.each, c.gains, 4)
 		})
 	}
 	folder := makePrograms(t, false)

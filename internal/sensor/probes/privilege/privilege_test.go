@@ -14,7 +14,7 @@ import (
 )
 
 // rounds is how often each case is made to happen.
-const rounds = 600
+const rounds = 500
 
 func TestMain(m *testing.M) {
 	testkit.Main(m, map[string]testkit.Worker{"privilege": worker})
@@ -135,24 +135,30 @@ func TestCalls(t *testing.T) {
 	for _, threads := range []int{1, 4} {
 		for _, c := range callCases {
 			t.Run(strconv.Itoa(threads)+" threads/"+c.name, func(t *testing.T) {
-				w := cgroup.Start(t, "privilege")
-				defer w.Stop()
-				watch := newWatch(t, p)
-				n := rounds / threads
-				w.Do("calls", strconv.Itoa(threads), strconv.Itoa(n), c.once, c.each)
-				want := counts{}
-				callCounts(want, strings.Fields(c.once), int64(threads))
-				callCounts(want, strings.Fields(c.each), rounds)
-				for how, times := range c.gains {
-					want.plus(how, times*rounds)
-				}
-				expect(t, watch, want)
+				checkCalls(t, cgroup, p, c.once, c.each, c.gains, threads)
 			})
 		}
 	}
 	if n := entries(t, p, "pending_calls"); n != 0 {
 		t.Errorf("%d calls are still pending", n)
 	}
+}
+
+// checkCalls has a worker make calls, rounds times in all.
+func checkCalls(t *testing.T, cgroup *testkit.Cgroup, p *probe.Probe, once, each string, gains counts, threads int) {
+	t.Helper()
+	w := cgroup.Start(t, "privilege")
+	defer w.Stop()
+	watch := newWatch(t, p)
+	w.Do("calls", strconv.Itoa(threads), strconv.Itoa(rounds/threads), once, each)
+	w.Stop()
+	want := counts{}
+	callCounts(want, strings.Fields(once), int64(threads))
+	callCounts(want, strings.Fields(each), rounds)
+	for how, times := range gains {
+		want.plus(how, times*rounds)
+	}
+	expect(t, watch, want)
 }
 
 func entries(t *testing.T, p *probe.Probe, name string) int {
