@@ -49,6 +49,7 @@ func New() *probe.Spec {
 			{Hook: "tp_btf/sys_exit", Programs: []string{"on_compat_sys_exit"}},
 		}},
 		Started: started,
+		Tables:  tables,
 	}
 }
 
@@ -128,6 +129,21 @@ func started(p *probe.Probe) error {
 		return fmt.Errorf("set variable set_id_seen_in_kernel: %w", err)
 	}
 	return nil
+}
+
+// tables walks the calls that threads are in now, of which there are few.
+func tables(p *probe.Probe) []probe.Table {
+	pending := p.Map("pending_calls")
+	if pending == nil {
+		return nil
+	}
+	table := probe.Table{Name: abi.Tables[abi.TablePending], Capacity: int(pending.MaxEntries())}
+	var tid uint32
+	value := make([]byte, pending.ValueSize())
+	for each := pending.Iterate(); each.Next(&tid, &value); {
+		table.Entries++
+	}
+	return []probe.Table{table}
 }
 
 func prefixed(prefix string, names ...string) []string {
