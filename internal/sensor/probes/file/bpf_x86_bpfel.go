@@ -89,6 +89,7 @@ const (
 	bpfVarDetailed                     = "detailed"
 	bpfVarFilter                       = "filter"
 	bpfVarOnlyCgroup                   = "only_cgroup"
+	bpfVarOnlyNetns                    = "only_netns"
 	bpfVarSampleRate                   = "sample_rate"
 )
 
@@ -219,6 +220,7 @@ type bpfVariableSpecs struct {
 	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
 	Filter          *ebpf.VariableSpec `ebpf:"filter"`
 	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
 	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
 }
 
@@ -291,6 +293,7 @@ type bpfVariables struct {
 	Detailed        *ebpf.Variable `ebpf:"detailed"`
 	Filter          *ebpf.Variable `ebpf:"filter"`
 	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
 	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
 }
 
