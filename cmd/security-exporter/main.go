@@ -27,6 +27,7 @@ import (
 	"security-exporter/internal/buildinfo"
 	"security-exporter/internal/config"
 	"security-exporter/internal/httpd"
+	"security-exporter/internal/sensor"
 )
 
 // closeTimeout bounds what comes after the last scrape, so that the whole
@@ -53,7 +54,7 @@ type part interface {
 // server has failed.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cfg, err := config.Parse(args, config.Known{
-		Probes:  probeNames(),
+		Probes:  sensor.Names(),
 		Version: buildinfo.Text(),
 	}, stdout)
 	if errors.Is(err, config.ErrPrinted) {
@@ -113,11 +114,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // newParts builds what the flags ask for. Nothing is loaded before Start.
 func newParts(cfg *config.Config, logger *slog.Logger) []part {
-	return nil
-}
-
-func probeNames() []string {
-	return []string{"process", "network", "file", "privilege", "kernel"}
+	return []part{
+		sensor.New(sensor.Options{
+			Enabled: cfg.EBPF.Enabled, Probes: cfg.EBPF.Probes, Rules: cfg.FileRules,
+			SampleRate: cfg.EBPF.SampleRate, MaxEventsPerSecond: cfg.EBPF.MaxEventsPerSecond,
+			Detailed: cfg.EBPF.Detailed,
+			ProcFS:   cfg.ProcFS, SysFS: cfg.SysFS, RootFS: cfg.RootFS, Logger: logger,
+		}),
+	}
 }
 
 func newRegistry(cfg *config.Config, parts []part) *prometheus.Registry {
