@@ -4,6 +4,7 @@ package sensor
 
 import (
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -12,6 +13,9 @@ import (
 	"security-exporter/internal/sensor/aggregate"
 	"security-exporter/internal/sensor/probe"
 )
+
+// startPatience bounds how long a scrape waits for the start.
+const startPatience = 8 * time.Second
 
 // Describe sends the descriptor of every metric of the runtime half.
 func (m *Manager) Describe(ch chan<- *prometheus.Desc) {
@@ -22,7 +26,13 @@ func (m *Manager) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect reads the kernel's counters now and sends every series. Whatever the
 // state, each closed label set is complete: probe_up says which zeros count.
+//
+// A scrape during the start waits for it, so that the first one is right.
 func (m *Manager) Collect(ch chan<- prometheus.Metric) {
+	select {
+	case <-m.started:
+	case <-time.After(startPatience):
+	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	batch := metric.NewBatch(0)

@@ -61,6 +61,7 @@ type Manager struct {
 	rates  []float64
 
 	decodeErrors []atomic.Uint64
+	started      chan struct{} // closed when Start returns
 	stop         context.CancelFunc
 	background   sync.WaitGroup
 }
@@ -69,7 +70,7 @@ type Manager struct {
 func New(options Options) *Manager {
 	m := &Manager{
 		options: options, log: options.Logger, specs: all(options.Rules), own: newOwnMetrics(),
-		rates: make([]float64, len(abi.Probes)), decodeErrors: make([]atomic.Uint64, len(abi.Probes)),
+		started: make(chan struct{}), rates: make([]float64, len(abi.Probes)), decodeErrors: make([]atomic.Uint64, len(abi.Probes)),
 	}
 	m.all = m.own.table()
 	for _, spec := range m.specs {
@@ -81,6 +82,7 @@ func New(options Options) *Manager {
 // Start loads and attaches the probes that were asked for. It does not fail:
 // what went wrong with which probe is in the metrics and the log.
 func (m *Manager) Start(ctx context.Context) {
+	defer close(m.started)
 	if !m.options.Enabled {
 		return
 	}
@@ -106,6 +108,7 @@ func (m *Manager) Start(ctx context.Context) {
 	m.background.Go(func() { m.keepRates(ctx) })
 	m.watchCompat(ctx)
 	m.readEvents(ctx)
+	host.Release()
 	m.logStatus()
 }
 

@@ -90,6 +90,7 @@ const (
 	bpfVarFilter                       = "filter"
 	bpfVarOnlyCgroup                   = "only_cgroup"
 	bpfVarOnlyNetns                    = "only_netns"
+	bpfVarRings                        = "rings"
 	bpfVarSampleRate                   = "sample_rate"
 )
 
@@ -221,6 +222,7 @@ type bpfVariableSpecs struct {
 	Filter          *ebpf.VariableSpec `ebpf:"filter"`
 	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
 	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings           *ebpf.VariableSpec `ebpf:"rings"`
 	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
 }
 
@@ -294,6 +296,7 @@ type bpfVariables struct {
 	Filter          *ebpf.Variable `ebpf:"filter"`
 	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
 	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
+	Rings           *ebpf.Variable `ebpf:"rings"`
 	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
 }
 
