@@ -247,7 +247,7 @@ func TestDefaultFileRules(t *testing.T) {
 		"/etc/shadow": "critical critical", "/etc/shadow-": "critical critical",
 		"/etc/gshadow": "critical critical", "/etc/gshadow-": "critical critical",
 		"/etc/passwd": "info critical",
-		"/etc/group": "none critical", "/etc/sudoers": "warning critical",
+		"/etc/group":  "none critical", "/etc/sudoers": "warning critical",
 		"/etc/sudoers.d": "warning critical", "/etc/ld.so.preload": "none critical",
 		"~/.ssh/authorized_keys": "none critical", "/etc/pam.d": "none critical",
 		"/etc/ssh/sshd_config": "warning warning", "/etc/ssh/sshd_config.d": "warning warning",

@@ -49,7 +49,7 @@ func parseSeverity(s string) (Severity, bool) {
 // Path is absolute, or begins with "~/", which stands for every home
 // directory. It has no empty, "." or ".." component. A "/" at its end means
 // every entry one level below that directory, as does a path without it that
-// turns out to be a directory. The last component may be a glob of * and ?;
+// turns out to be a directory. The last component may be a glob of ? and at most one *;
 // with "/" at its end it means every entry one level below the directories
 // that match. All of it is seen from the root of the host's file system
 // (--path.rootfs), and the file need not exist.

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/exporter-toolkit/web"
+
+	"security-exporter/internal/metric"
 )
 
 // running is a server that a test talks to.
@@ -102,7 +105,8 @@ func start(t *testing.T, change func(*Options)) *running {
 
 func get(t *testing.T, url string) (int, string, http.Header) {
 	t.Helper()
-	resp, err := http.Get(url)
+	client := &http.Client{Timeout: 10 * time.Second}
+	resp, err := client.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +231,9 @@ func TestBadCollectorLeavesTheOthers(t *testing.T) {
 
 func TestScrapesAreLimited(t *testing.T) {
 	t.Parallel()
-	entered, release := make(chan struct{}, MaxScrapes), make(chan struct{})
+	entered, release := make(chan struct{}, MaxScrapes+1), make(chan struct{})
+	freed := sync.OnceFunc(func() { close(release) })
+	defer freed()
 	r := start(t, func(o *Options) {
 		o.Registry.MustRegister(collector{func(ch chan<- prometheus.Metric) {
 			entered <- struct{}{}
@@ -256,7 +262,7 @@ func TestScrapesAreLimited(t *testing.T) {
 	if code, _, _ := get(t, r.url("/healthz")); code != 200 {
 		t.Errorf("/healthz while busy: %d", code)
 	}
-	close(release)
+	freed()
 	for range MaxScrapes {
 		if code := <-codes; code != 200 {
 			t.Errorf("a scrape within the limit: %d", code)
@@ -393,4 +399,34 @@ func TestLargeHeadersAreRefused(t *testing.T) {
 		t.Errorf("%q %v", line, err)
 	}
 	r.wait(t)
+}
+
+// BenchmarkScrape is a page of 1,500 series, without the network.
+func BenchmarkScrape(b *testing.B) {
+	m := metric.New(metric.Gauge, "ports_use_info", "A port.", metric.Open("protocol", ""), metric.Open("local_ip", ""),
+		metric.Open("local_port", ""), metric.Open("state", ""), metric.Open("process", ""), metric.Open("exe_path", ""))
+	batch := metric.NewBatch(0)
+	for i := range 1500 {
+		batch.Add(m, 1, "tcp", "*", fmt.Sprint(i), "LISTEN", "nginx", "/usr/sbin/nginx")
+	}
+	opts := options(io.Discard, ":0")
+	opts.Registry.MustRegister(collector{batch.Collect})
+	h, err := newHandler(opts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, encoding := range []string{"identity", "gzip"} {
+		b.Run(encoding, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+				r.Header.Set("Accept-Encoding", encoding)
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, r)
+				if w.Code != http.StatusOK || w.Body.Len() < 1500 {
+					b.Fatal(w.Code, w.Body.Len())
+				}
+			}
+		})
+	}
 }

@@ -39,7 +39,7 @@ func testMain(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "security-exporter")
-	build := exec.Command("go", "build", "-o", binary, "security-exporter/cmd/security-exporter")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "security-exporter/cmd/security-exporter")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
@@ -86,7 +86,13 @@ func start(t *testing.T, args ...string) *process {
 // launch runs the exporter without waiting for anything.
 func launch(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), done: make(chan struct{})}
+	return launchCmd(t, exec.Command(binary, args...))
+}
+
+// launchCmd runs a command that is, or becomes, the exporter.
+func launchCmd(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{cmd: cmd, done: make(chan struct{})}
 	pipe, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

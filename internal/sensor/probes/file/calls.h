@@ -11,7 +11,7 @@
 
 enum call { CALL_NONE, CALL_OPEN, CALL_RENAME, CALL_UNLINK, CALL_ATTRIBUTE };
 
-enum { PF_IO_WORKER_BIT = 0x10, PF_KTHREAD_OR_WORKER = 0x00200010 };
+enum { PF_IO_WORKER_BIT = 0x10, PF_KTHREAD_BIT = 0x00200000 };
 
 /* Common to all since they were added with one number everywhere. */
 static __always_inline enum call recent_call(int number)
@@ -144,6 +144,26 @@ static __always_inline enum call ring_call(__u8 opcode)
 	default:
 		return CALL_NONE;
 	}
+}
+
+/* What a ring's worker thread is carrying out: its request is its work item. */
+struct io_worker___any {
+	struct io_wq_work *cur_work;
+} __attribute__((preserve_access_index));
+
+static __always_inline enum call worker_call(struct task_struct *task)
+{
+	struct io_worker___any *worker = BPF_CORE_READ(task, worker_private);
+	struct io_wq_work *work;
+	struct io_kiocb *request;
+
+	if (!worker || !bpf_core_field_exists(worker->cur_work))
+		return CALL_NONE;
+	work = BPF_CORE_READ(worker, cur_work);
+	if (!work)
+		return CALL_NONE;
+	request = (void *)((__u64)work - bpf_core_field_offset(struct io_kiocb, work));
+	return ring_call(BPF_CORE_READ(request, opcode));
 }
 
 #endif

@@ -34,7 +34,8 @@ COUNTER(file_access_total, SEVERITY_COUNT * OPERATION_COUNT);
 
 static __always_inline void count_access(const struct watch *watch, enum file_operation operation)
 {
-	__u8 severity = operation == OPERATION_WRITE ? watch->write : watch->read;
+	__u32 severities = watch->read | watch->write << 8;
+	__u32 severity = (severities >> operation * 8) & 0xff;
 	struct event event = { .what = severity, .how = operation };
 
 	if (severity >= SEVERITY_COUNT)
@@ -136,10 +137,12 @@ static __always_inline int ring_completed(struct io_kiocb *request, long result)
 {
 	enum call call = ring_call(BPF_CORE_READ(request, opcode));
 
-	if (call == CALL_OPEN)
-		return opened_descriptor(result, false);
-	if (call != CALL_NONE && in_scope())
-		return end_change(call, result);
+	if (call == CALL_OPEN) {
+		opened_descriptor(result, false);
+		forget();
+	} else if (call != CALL_NONE) {
+		end_change(call, result);
+	}
 	return 0;
 }
 
@@ -164,11 +167,10 @@ static __always_inline int ctime_changed(struct inode *inode)
 	enum call call;
 	int number;
 
-	if (task->flags & PF_KTHREAD_OR_WORKER) {
-		/* a ring's worker: completion will say which operation it was */
-		if (!(task->flags & PF_IO_WORKER_BIT))
-			return 0;
-		call = CALL_RENAME;
+	if (task->flags & PF_IO_WORKER_BIT) {
+		call = worker_call(task);
+	} else if (task->flags & PF_KTHREAD_BIT) {
+		return 0;
 	} else {
 		number = syscall_number(regs);
 		call = is_compat_call(task, regs) ? compat_call(number) : native_call(number);
@@ -461,16 +463,11 @@ int BPF_KRETPROBE(on_kretprobe_notify_change, int result)
 	return names_changed(CALL_ATTRIBUTE, result);
 }
 
-enum { DESCRIPTORS_MAX = 4096 };
-
-/* The exporter's own thread group, whose descriptors identify() reports. */
-volatile __u32 exporter_tgid;
-
 /*
  * iter/task_file, 5.8. Reports the kernel's identity of what the exporter's
  * own descriptors refer to. It opens watched paths with O_PATH and learns
  * here under which device and inode the kernel knows them: on btrfs and
- * overlay that is not what stat(2) says.
+ * overlay that is not what stat(2) says. The reader is the current task.
  */
 SEC("iter/task_file")
 int identify(struct bpf_iter__task_file *ctx)
@@ -479,7 +476,7 @@ int identify(struct bpf_iter__task_file *ctx)
 	struct file *file = ctx->file;
 	struct identity identity = {};
 
-	if (!task || !file || task->tgid != exporter_tgid || task->pid != task->tgid)
+	if (!task || !file || task->tgid != bpf_get_current_pid_tgid() >> 32 || task->pid != task->tgid)
 		return 0;
 	if (!(file->f_mode & FMODE_PATH_BIT))
 		return 0;

@@ -186,27 +186,46 @@ static __always_inline __u32 directory_of(struct dentry *parent, struct mount *m
 	return number ? *number : NO_DIRECTORY;
 }
 
-/* Does the name in scratch match a pattern? Prefix and suffix, at most 64. */
+/* Arithmetic for loops without branches, of which the verifier would follow all. */
+static __always_inline __u32 is_below(__u32 a, __u32 b)
+{
+	__u32 difference = a - b;
+
+	barrier_var(difference);
+	return difference >> 31;
+}
+
+static __always_inline __u32 differs(__u32 a, __u32 b)
+{
+	__u32 bits = a ^ b;
+
+	barrier_var(bits);
+	bits |= -bits;
+	barrier_var(bits);
+	return bits >> 31;
+}
+
+/* Does the name in scratch match a pattern? Its prefix and its suffix. */
 __noinline int matches(__u32 number)
 {
 	const __u32 zero = 0;
 	struct pattern *pattern = bpf_map_lookup_elem(&patterns, &number);
 	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
-	__u32 fixed, at, i;
+	__u32 fixed, gap, i, wrong = 0;
 
 	if (!pattern || !s)
 		return false;
 	fixed = (__u32)pattern->prefix + pattern->suffix;
 	if (s->length < fixed || (!pattern->star && s->length != fixed))
 		return false;
+	gap = s->length - fixed;
 	for (i = 0; i < NAME_LEN; i++) {
-		if (i >= fixed)
-			return true;
-		at = i < pattern->prefix ? i : s->length - fixed + i;
-		if (pattern->text[i] != '?' && pattern->text[i] != s->text[at & (LONG_NAME_LEN - 1)])
-			return false;
+		__u32 want = pattern->text[i], beyond = 1 - is_below(i, pattern->prefix);
+		__u32 have = s->text[(i + beyond * gap) & (LONG_NAME_LEN - 1)];
+
+		wrong |= is_below(i, fixed) & differs(want, '?') & differs(want, have);
 	}
-	return true;
+	return !wrong;
 }
 
 /* The severer of two: the lower number. */

@@ -8,6 +8,7 @@
 #include "classify.h"
 #include "compat.h"
 #include "counters.h"
+#include "credentials.h"
 #include "events.h"
 #include "processes.h"
 #include "scope.h"
@@ -299,8 +300,9 @@ SEC("iter/task")
 int fill_processes(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
-	struct process new = {};
+	struct process *known, new = {};
 	__u32 tgid;
+	bool entered;
 
 	if (!task || is_last_thread(task, true))
 		return 0;
@@ -313,7 +315,14 @@ int fill_processes(struct bpf_iter__task *ctx)
 	new.class = classify_running(address(task), new.contained);
 	see_credentials(&new, task, true);
 	tgid = task->tgid;
-	if (!enter(tgid, &new) && is_last_thread(task, true) && !bpf_map_delete_elem(&processes, &tgid))
+	entered = !enter(tgid, &new);
+	/* again, and for each thread: it may have changed before it was entered */
+	known = bpf_map_lookup_elem(&processes, &tgid);
+	if (known) {
+		see_credentials(&new, task, true);
+		see(known, new.seen_euid, new.seen_caps, false);
+	}
+	if (entered && is_last_thread(task, true) && !bpf_map_delete_elem(&processes, &tgid))
 		add(&process_active_count, new.class, -1);
 	return 0;
 }
