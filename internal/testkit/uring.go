@@ -5,6 +5,7 @@ package testkit
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -76,11 +77,15 @@ func (r *Ring) Do(request Request) (int32, error) {
 	*(*Request)(unsafe.Pointer(&r.requests[0])) = request
 	*r.word(r.offsets.SQ.Array) = 0
 	*r.word(r.offsets.SQ.Tail)++
-	const getEvents = 1
-	if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), 1, 1, getEvents, 0, 0); errno != 0 {
-		return 0, fmt.Errorf("io_uring_enter: %w", errno)
-	}
 	head := r.word(r.offsets.CQ.Head)
+	for submit := uintptr(1); atomic.LoadUint32(r.word(r.offsets.CQ.Tail)) == *head; submit = 0 {
+		// A signal ends the wait early, with the request under way.
+		const getEvents = 1
+		_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), submit, 1, getEvents, 0, 0)
+		if errno != 0 && errno != unix.EINTR {
+			return 0, fmt.Errorf("io_uring_enter: %w", errno)
+		}
+	}
 	entry := r.offsets.CQ.CQEs + (*head&*r.word(r.offsets.CQ.Mask))*16
 	result := int32(*r.word(entry + 8))
 	*head++
