@@ -125,10 +125,11 @@ static __always_inline enum place place_of(struct file *file, const bool btf)
 }
 
 /*
- * The script behind an interpreter. By the time the exec is certain the
- * kernel has let go of it, but the last fput() of a file only queues its
- * release as task work, done on the way back to user space; so it, and every
- * interpreter in between, is still on the list of the current task.
+ * The scripts on the way to an interpreter. The kernel has let go of them, but
+ * the last fput() of a file only queues its release as task work, done on the
+ * way back to user space; so they are still on the list of the current task.
+ * Before the old image is given up nothing else that was executed is there.
+ * Afterwards its own file may be, and what the exec closed stands in front.
  */
 __noinline int script_is_suspicious(__u64 task)
 {
@@ -288,18 +289,16 @@ static __always_inline __u32 pid_namespace_level(struct task_struct *task, const
 }
 
 /*
- * The class of a task that runs file. script: the image was named through an
- * interpreter, whose script is still at hand.
+ * The class of a task that runs file. suspect: it runs a script that lies in
+ * a suspicious place.
  */
-static __always_inline enum process_class classify(struct task_struct *task, struct file *file, bool contained, bool script,
+static __always_inline enum process_class classify(struct task_struct *task, struct file *file, bool contained, bool suspect,
 					   const bool btf)
 {
 	enum place place = place_of(file, btf);
 	struct dentry *dentry;
 
-	if (place == PLACE_SUSPICIOUS)
-		return CLASS_SUSPICIOUS;
-	if (script && script_is_suspicious(bpf_get_current_task()))
+	if (suspect || place == PLACE_SUSPICIOUS)
 		return CLASS_SUSPICIOUS;
 	dentry = LOAD(btf, file, f_path.dentry);
 	if (has_inet_stdio(task) && is_interpreter(address(LOAD(btf, dentry, d_name.name)), LOAD(btf, dentry, d_name.len)))
