@@ -108,7 +108,7 @@ var inPlaces = []target{
 		return program(t, below(t, folder(t, userPlace), strings.Repeat("d/", 100), 0o755))
 	}},
 	{name: "path deeper than what is looked at", class: "suspicious", make: func(t *testing.T) []string {
-		return program(t, below(t, folder(t, userPlace), strings.Repeat("d/", 130), 0o755))
+		return program(t, below(t, folder(t, userPlace), strings.Repeat("d/", 150), 0o755))
 	}},
 	{name: "chroot", class: "user", make: func(t *testing.T) []string {
 		root := folder(t, "/home")
