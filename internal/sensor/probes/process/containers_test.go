@@ -44,8 +44,10 @@ func TestContainerCgroups(t *testing.T) {
 			p := testkit.StartProbe(t, host, New(), cgroup.Only())
 			w := startIn(t, cgroup, systemPlace)
 			target{class: c.class, make: in(systemPlace, "program")}.run(t, p, w, c.class)
-			target{make: in(tempPlace, "program")}.run(t, p, w, "suspicious")
-			target{make: on("sh", "stdin=tcp4")}.run(t, p, w, "suspicious")
+			if c.cgroup == id {
+				target{make: in(tempPlace, "program")}.run(t, p, w, "suspicious")
+				target{make: on("sh", "stdin=tcp4")}.run(t, p, w, "suspicious")
+			}
 			watch := newWatch(t, p)
 			w.Do("forks", strconv.Itoa(rounds), "0")
 			watch.expect(t, nil, perClass{c.class: rounds}, nil)

@@ -93,8 +93,6 @@ type target struct {
 	// make puts the program in place and returns what the worker is told,
 	// without the number of rounds.
 	make func(t *testing.T) []string
-	// classic is the class by classic tracepoints where they know less.
-	classic string
 }
 
 func (c target) run(t *testing.T, p *probe.Probe, w *testkit.Process, class string) {
@@ -105,15 +103,9 @@ func (c target) run(t *testing.T, p *probe.Probe, w *testkit.Process, class stri
 	watch.expect(t, perClass{class: rounds}, perClass{class: rounds}, nil)
 }
 
-func runTargets(t *testing.T, p *probe.Probe, w *testkit.Process, targets []target, classic bool) {
+func runTargets(t *testing.T, p *probe.Probe, w *testkit.Process, targets []target) {
 	for _, c := range targets {
-		t.Run(c.name, func(t *testing.T) {
-			class := c.class
-			if classic && c.classic != "" {
-				class = c.classic
-			}
-			c.run(t, p, w, class)
-		})
+		t.Run(c.name, func(t *testing.T) { c.run(t, p, w, c.class) })
 	}
 }
 
@@ -190,7 +182,7 @@ func TestClasses(t *testing.T) {
 	for name, targets := range map[string][]target{
 		"basic": basic, "places": inPlaces, "scripts": scripts, "sockets": onSockets,
 	} {
-		t.Run(name, func(t *testing.T) { runTargets(t, p, w, targets, false) })
+		t.Run(name, func(t *testing.T) { runTargets(t, p, w, targets) })
 	}
 }
 
