@@ -111,6 +111,7 @@ type Probe struct {
 	mu        sync.Mutex // guards what follows: Compat is attached late
 	programs  map[string]*ebpf.Program
 	links     []link.Link
+	linger    linger
 	iterators map[string]*link.Iter
 	variables map[string]*ebpf.Variable
 }
@@ -323,10 +324,7 @@ func (p *Probe) Close() error {
 	if p.spec.Stop != nil {
 		p.spec.Stop()
 	}
-	var errs []error
-	for _, l := range slices.Backward(p.links) {
-		errs = append(errs, l.Close())
-	}
+	errs := []error{closeLinks(p.links), p.linger.close()}
 	for _, iterator := range p.iterators {
 		errs = append(errs, iterator.Close())
 	}
