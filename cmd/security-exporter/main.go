@@ -115,9 +115,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
 	}
 	stopParts()
-	limit := closeTimeout
+	limit := stopTimeout
 	if at := ended.Load(); at != 0 {
-		limit = max(limit, stopTimeout-time.Since(time.Unix(0, at)))
+		limit = max(closeTimeout, limit-time.Since(time.Unix(0, at)))
 	}
 	if closed := closeParts(parts, &starting, limit, logger); err != nil || !closed {
 		return 1
