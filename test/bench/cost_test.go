@@ -263,3 +263,15 @@ func BenchmarkScrape(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkBare runs the workloads alone, beside an exporter that is measured
+// in another way.
+func BenchmarkBare(b *testing.B) {
+	b.ReportMetric(0, "ns/op")
+	works := workloads(b)
+	pin(b)
+	measure(b, works, func(w *workload, ns float64) { w.bare = append(w.bare, ns) })
+	for _, w := range works {
+		fmt.Printf("%-32s %10.1f ns\n", w.name, median(w.bare))
+	}
+}
