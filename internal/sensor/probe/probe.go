@@ -93,7 +93,7 @@ type Settings struct {
 	// Constants are frozen into the program before load, by variable name.
 	// A name that an object does not declare is skipped.
 	Constants map[string]any
-	// MaxEntries changes the size of tables by map name, for tests.
+	// MaxEntries changes the size of tables by map name.
 	MaxEntries map[string]uint32
 }
 
