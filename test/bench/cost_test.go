@@ -28,13 +28,13 @@ import (
 )
 
 var (
-	rounds  = flag.Int("rounds", 8, "how often to attach and detach")
-	samples = flag.Int("samples", 7, "samples of each workload in each round")
+	rounds  = flag.Int("rounds", 12, "how often to attach and detach")
+	samples = flag.Int("samples", 5, "samples of each workload in each round")
 )
 
 // settle is how long the kernel may take to end the tracepoints' perf events,
 // which it does in the background.
-const settle = 3 * time.Second
+const settle = 2500 * time.Millisecond
 
 // workload is a system call or a few, repeated by one pinned thread.
 type workload struct {
@@ -54,14 +54,14 @@ func BenchmarkCost(b *testing.B) {
 	testkit.RequireBPF(b)
 	b.ReportMetric(0, "ns/op")
 	works := workloads(b)
+	binary := build(b)
 	pin(b)
 	for range *rounds {
 		measure(b, works, func(w *workload, ns float64) { w.bare = append(w.bare, ns) })
-		m := attach(b)
+		// Another process: each fork copies the forking one's descriptors.
+		e := startExporter(b, binary)
 		measure(b, works, func(w *workload, ns float64) { w.attached = append(w.attached, ns) })
-		if err := m.Close(); err != nil {
-			b.Fatal(err)
-		}
+		e.stop(b)
 		time.Sleep(settle)
 	}
 	fmt.Printf("\n%-32s %10s %10s %9s %7s  %s\n", "median of one, ns", "bare", "attached", "added", "ratio", "limit")
@@ -123,7 +123,7 @@ func measure(b *testing.B, works []*workload, keep func(*workload, float64)) {
 			if err != nil {
 				b.Fatalf("%s: %v", w.name, err)
 			}
-			for range w.times / 10 {
+			for range w.times / 5 {
 				once()
 			}
 			begin := now()
@@ -274,4 +274,39 @@ func BenchmarkBare(b *testing.B) {
 	for _, w := range works {
 		fmt.Printf("%-32s %10.1f ns\n", w.name, median(w.bare))
 	}
+}
+
+// BenchmarkProbes is BenchmarkCost for each probe alone, to find out which one
+// a cost comes from.
+func BenchmarkProbes(b *testing.B) {
+	testkit.RequireBPF(b)
+	b.ReportMetric(0, "ns/op")
+	works := workloads(b)
+	binary := build(b)
+	pin(b)
+	names := sensor.Names()
+	alone := make([]map[*workload][]float64, len(names))
+	for range *rounds {
+		measure(b, works, func(w *workload, ns float64) { w.bare = append(w.bare, ns) })
+		for i, name := range names {
+			if alone[i] == nil {
+				alone[i] = map[*workload][]float64{}
+			}
+			e := startExporter(b, binary, "--ebpf.probes="+name)
+			measure(b, works, func(w *workload, ns float64) { alone[i][w] = append(alone[i][w], ns) })
+			e.stop(b)
+			time.Sleep(settle)
+		}
+	}
+	fmt.Printf("\n%-32s %10s", "added, ns", "bare")
+	for _, name := range names {
+		fmt.Printf(" %10s", name)
+	}
+	for _, w := range works {
+		fmt.Printf("\n%-32s %10.1f", w.name, median(w.bare))
+		for i := range names {
+			fmt.Printf(" %+10.1f", median(alone[i][w])-median(w.bare))
+		}
+	}
+	fmt.Println()
 }
