@@ -253,14 +253,18 @@ static __always_inline bool is_inet_socket(struct file *file)
 }
 
 /* Standard input or output is a TCP, UDP or raw IP socket. */
-static __always_inline bool has_inet_stdio(struct task_struct *task)
+static __always_inline bool has_inet_stdio(struct task_struct *task, const bool btf)
 {
 	struct file *stdio[2] = {};
-	struct file **fds;
+	struct files_struct *files;
+	struct fdtable *table;
 
-	fds = BPF_CORE_READ(task, files, fdt, fd);
-	bpf_probe_read_kernel(stdio, sizeof(stdio), fds);
-	return is_inet_socket(stdio[0]) || is_inet_socket(stdio[1]);
+	files = LOAD(btf, task, files);
+	if (!files)
+		return false;
+	table = LOAD(btf, files, fdt);
+	bpf_probe_read_kernel(stdio, sizeof(stdio), LOAD(btf, table, fd));
+	return is_inet_socket(stdio[0]) || (stdio[1] != stdio[0] && is_inet_socket(stdio[1]));
 }
 
 static __always_inline bool starts_with(const char *name, const char *prefix, int length)
@@ -345,7 +349,7 @@ static __always_inline enum process_class classify(struct task_struct *task, str
 	if (suspect || place == PLACE_SUSPICIOUS)
 		return CLASS_SUSPICIOUS;
 	dentry = LOAD(btf, file, f_path.dentry);
-	if (has_inet_stdio(task) &&
+	if (has_inet_stdio(task, btf) &&
 	    is_interpreter(address(LOAD(btf, dentry, d_name.name)), LOAD(btf, dentry, d_name.len)))
 		return CLASS_SUSPICIOUS;
 	if (contained || pid_namespace_level(task, btf) > 0)

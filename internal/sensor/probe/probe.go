@@ -93,7 +93,7 @@ type Settings struct {
 	// Constants are frozen into the program before load, by variable name.
 	// A name that an object does not declare is skipped.
 	Constants map[string]any
-	// MaxEntries changes the size of tables by map name, for tests.
+	// MaxEntries changes the size of tables by map name.
 	MaxEntries map[string]uint32
 }
 
@@ -112,6 +112,7 @@ type Probe struct {
 	programs  map[string]*ebpf.Program
 	covered   map[string]bool // by a program that stands in
 	links     []link.Link
+	linger    linger
 	iterators map[string]*link.Iter
 	variables map[string]*ebpf.Variable
 }
@@ -369,10 +370,7 @@ func (p *Probe) Close() error {
 	if p.spec.Stop != nil {
 		p.spec.Stop()
 	}
-	var errs []error
-	for _, l := range slices.Backward(p.links) {
-		errs = append(errs, l.Close())
-	}
+	errs := []error{closeLinks(p.links), p.linger.close()}
 	for _, iterator := range p.iterators {
 		errs = append(errs, iterator.Close())
 	}

@@ -89,7 +89,7 @@ struct listening_port {
 /* Ports that were listened on when the table was filled. Emptied after. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct listener);
 	__type(value, __u8);

@@ -87,7 +87,7 @@ static __always_inline void see_credentials(struct process *process, struct task
 	const struct cred *cred = LOAD(btf, task, cred);
 
 	process->seen_euid = LOAD(btf, cred, euid.val);
-	process->seen_caps = capabilities(&cred->cap_effective);
+	process->seen_caps = capabilities(&cred->cap_effective, btf);
 }
 
 /* Looks at the cgroup of the current task, if it is another than last time. */
