@@ -15,6 +15,7 @@ import (
 	"security-exporter/internal/config"
 	"security-exporter/internal/metric"
 	"security-exporter/internal/metric/metrictest"
+	"security-exporter/internal/sensor"
 )
 
 var update = flag.Bool("update", false, "rewrite the generated files")
@@ -28,12 +29,18 @@ func sections() []metric.Section {
 				"`--collector.go-metrics` adds the `go_*` and `process_*` metrics of the Prometheus client library.",
 			Metrics: buildinfo.Metrics(),
 		},
+		{
+			Title: "Runtime",
+			Text: "Counted in the kernel with `--ebpf.enabled`. All series exist whatever the state; `security_ebpf_probe_up` says\n" +
+				"whether a zero means that nothing happened. What each probe cannot see is in [hooks.md](hooks.md).",
+			Metrics: sensor.Metrics(),
+		},
 	}
 }
 
 // known is what main hands to the flags.
 func known() config.Known {
-	return config.Known{Probes: []string{"process", "network", "file", "privilege", "kernel"}}
+	return config.Known{Probes: sensor.Names()}
 }
 
 const generated = "<!-- Generated from the code by `make docs`; do not edit. -->\n\n"

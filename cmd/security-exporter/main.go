@@ -3,9 +3,10 @@
 // Command security-exporter exports the security of a Linux host as
 // Prometheus metrics.
 //
-// It exits with 0 after --help, --version, SIGTERM or SIGINT, with 1 when it
-// cannot serve (a port in use) or cannot stop in time, and with 2 for a bad
-// flag or configuration file. A second signal ends it at once.
+// It exits with 0 after --help, --version, SIGTERM or SIGINT, with 2 for a bad
+// flag or configuration file or an address that is in use, before anything is
+// loaded, and with 1 when it fails later or cannot stop in time. A second
+// signal ends it at once.
 package main
 
 import (
@@ -27,6 +28,7 @@ import (
 	"security-exporter/internal/buildinfo"
 	"security-exporter/internal/config"
 	"security-exporter/internal/httpd"
+	"security-exporter/internal/sensor"
 )
 
 // closeTimeout bounds what comes after the last scrape, so that the whole
@@ -53,7 +55,7 @@ type part interface {
 // server has failed.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cfg, err := config.Parse(args, config.Known{
-		Probes:  probeNames(),
+		Probes:  sensor.Names(),
 		Version: buildinfo.Text(),
 	}, stdout)
 	if errors.Is(err, config.ErrPrinted) {
@@ -85,7 +87,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
-		return 1
+		return 2
 	}
 	logger.Info("Started", "version", buildinfo.Version(), "revision", buildinfo.Revision())
 
@@ -113,11 +115,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // newParts builds what the flags ask for. Nothing is loaded before Start.
 func newParts(cfg *config.Config, logger *slog.Logger) []part {
-	return nil
-}
-
-func probeNames() []string {
-	return []string{"process", "network", "file", "privilege", "kernel"}
+	return []part{
+		sensor.New(sensor.Options{
+			Enabled: cfg.EBPF.Enabled, Probes: cfg.EBPF.Probes, Rules: cfg.FileRules,
+			SampleRate: cfg.EBPF.SampleRate, MaxEventsPerSecond: cfg.EBPF.MaxEventsPerSecond,
+			Detailed: cfg.EBPF.Detailed,
+			ProcFS:   cfg.ProcFS, SysFS: cfg.SysFS, RootFS: cfg.RootFS, Logger: logger,
+		}),
+	}
 }
 
 func newRegistry(cfg *config.Config, parts []part) *prometheus.Registry {

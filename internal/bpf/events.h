@@ -36,6 +36,8 @@ struct {
 
 /* Off removes the whole stream from the programs at load. */
 const volatile bool detailed = false;
+/* The kernel has ring buffers: 5.8. Off removes every use of them. */
+const volatile bool rings = true;
 /* Events for each CPU and window; 0: no limit. */
 const volatile __u32 budget_per_window = 0;
 /* One in how many is kept; Go changes it while the programs run. */

@@ -2,12 +2,24 @@
 
 package probe
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
 
 // Counter sums one cell of a counter map over the CPUs. Signed, since a gauge
 // kept by a counter goes up on one CPU and down on another.
 func (p *Probe) Counter(name string, index uint32) (int64, error) {
-	counter := p.maps[name]
+	return sumCell(p.maps[name], name, index)
+}
+
+// Counter is Probe.Counter for the shared counters.
+func (s *Shared) Counter(name string, index uint32) (int64, error) {
+	return sumCell(s.maps[name], name, index)
+}
+
+func sumCell(counter *ebpf.Map, name string, index uint32) (int64, error) {
 	if counter == nil {
 		return 0, fmt.Errorf("there is no counter %s", name)
 	}

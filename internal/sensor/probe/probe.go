@@ -100,12 +100,13 @@ type Settings struct {
 // Probe is a loaded probe. Its methods are safe for concurrent use once Start
 // has returned.
 type Probe struct {
-	spec   *Spec
-	host   *Host
-	log    *slog.Logger
-	object *ebpf.CollectionSpec
-	maps   map[string]*ebpf.Map
-	status Status
+	spec     *Spec
+	host     *Host
+	settings Settings
+	log      *slog.Logger
+	object   *ebpf.CollectionSpec
+	maps     map[string]*ebpf.Map
+	status   Status
 
 	mu        sync.Mutex // guards what follows: Compat is attached late
 	programs  map[string]*ebpf.Program
@@ -119,12 +120,14 @@ type Probe struct {
 // in its Status. Close it in any case.
 func Start(spec *Spec, host *Host, shared *Shared, settings Settings, log *slog.Logger) *Probe {
 	p := &Probe{
-		spec: spec, host: host, log: log.With("probe", spec.Name()),
+		spec: spec, host: host, settings: settings, log: log.With("probe", spec.Name()),
 		programs:  map[string]*ebpf.Program{},
 		covered:   map[string]bool{},
 		iterators: map[string]*link.Iter{},
 	}
-	if err := p.loadMaps(shared, settings); err != nil {
+	// The parsed object is some megabytes; what comes later parses it again.
+	defer func() { p.object = nil }()
+	if err := p.loadMaps(shared); err != nil {
 		p.status = statusOf(err)
 		p.logFailure("cannot load", err)
 		return p
@@ -160,23 +163,20 @@ func (p *Probe) Variable(name string) *ebpf.Variable { return p.variables[name] 
 // Runs says whether a program is loaded and attached.
 func (p *Probe) Runs(program string) bool { return p.programs[program] != nil }
 
-// loadMaps creates the object's maps, with the shared ones put in.
-func (p *Probe) loadMaps(shared *Shared, settings Settings) error {
-	if p.host.BTFErr != nil {
-		return p.host.BTFErr
-	}
+// parse reads the embedded object and puts the settings in.
+func (p *Probe) parse() (*ebpf.CollectionSpec, error) {
 	object, err := p.spec.Load()
 	if err != nil {
-		return fmt.Errorf("parse the embedded object: %w", err)
+		return nil, fmt.Errorf("parse the embedded object: %w", err)
 	}
-	for name, value := range settings.Constants {
+	for name, value := range p.settings.Constants {
 		if v, ok := object.Variables[name]; ok {
 			if err := v.Set(value); err != nil {
-				return fmt.Errorf("set constant %s: %w", name, err)
+				return nil, fmt.Errorf("set constant %s: %w", name, err)
 			}
 		}
 	}
-	for name, entries := range settings.MaxEntries {
+	for name, entries := range p.settings.MaxEntries {
 		if m, ok := object.Maps[name]; ok {
 			m.MaxEntries = entries
 		}
@@ -184,17 +184,28 @@ func (p *Probe) loadMaps(shared *Shared, settings Settings) error {
 	if !p.host.RingBuffers {
 		withoutRings(object)
 	}
-	p.object = object
-	only := object.Copy()
+	return object, nil
+}
+
+// loadMaps creates the object's maps, with the shared ones put in.
+func (p *Probe) loadMaps(shared *Shared) error {
+	if p.host.BTFErr != nil {
+		return p.host.BTFErr
+	}
+	var err error
+	if p.object, err = p.parse(); err != nil {
+		return err
+	}
+	only := p.object.Copy()
 	only.Programs = nil
-	collection, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{MapReplacements: shared.present(object)})
+	collection, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{MapReplacements: shared.present(only)})
 	if err != nil {
 		return fmt.Errorf("create maps: %w", err)
 	}
 	defer collection.Close()
 	p.variables = collection.Variables
 	p.maps = map[string]*ebpf.Map{}
-	for name := range object.Maps {
+	for name := range only.Maps {
 		p.maps[name] = collection.DetachMap(name)
 	}
 	return shared.keep(p.maps)
@@ -263,7 +274,12 @@ func (p *Probe) AttachCompat() error {
 	if p.spec.Compat == nil || !p.status.Running() {
 		return nil
 	}
-	_, err := p.attachPart(p.spec.Compat)
+	var err error
+	if p.object, err = p.parse(); err != nil {
+		return err
+	}
+	defer func() { p.object = nil }()
+	_, err = p.attachPart(p.spec.Compat)
 	if errors.Is(err, ErrNotApplicable) {
 		return nil
 	}
@@ -278,20 +294,9 @@ func (p *Probe) attachRung(rung *Rung) error {
 		}
 	}
 	loaded := newRungState(p)
-	for _, name := range rung.Programs {
-		if err := loaded.attach(name); err != nil {
-			loaded.close()
-			return fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	for _, name := range rung.Optional {
-		if err := loaded.attach(name); err != nil {
-			if statusOf(err).Reason != ReasonHookMissing {
-				loaded.close()
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			p.log.Debug("hook does not exist here", "program", name, "err", err)
-		}
+	if err := loaded.attachAll(rung); err != nil {
+		loaded.close()
+		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -39,6 +39,7 @@ const (
 	bpfVarDetailed                  = "detailed"
 	bpfVarOnlyCgroup                = "only_cgroup"
 	bpfVarOnlyNetns                 = "only_netns"
+	bpfVarRings                     = "rings"
 	bpfVarSampleRate                = "sample_rate"
 )
 
@@ -119,6 +120,7 @@ type bpfVariableSpecs struct {
 	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
 	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
 	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings           *ebpf.VariableSpec `ebpf:"rings"`
 	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
 }
 
@@ -177,6 +179,7 @@ type bpfVariables struct {
 	Detailed        *ebpf.Variable `ebpf:"detailed"`
 	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
 	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
+	Rings           *ebpf.Variable `ebpf:"rings"`
 	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
 }
 

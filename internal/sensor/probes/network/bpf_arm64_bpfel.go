@@ -66,6 +66,7 @@ const (
 	bpfVarGuardedProgram             = "guarded_program"
 	bpfVarOnlyCgroup                 = "only_cgroup"
 	bpfVarOnlyNetns                  = "only_netns"
+	bpfVarRings                      = "rings"
 	bpfVarSampleRate                 = "sample_rate"
 )
 
@@ -173,6 +174,7 @@ type bpfVariableSpecs struct {
 	GuardedProgram  *ebpf.VariableSpec `ebpf:"guarded_program"`
 	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
 	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings           *ebpf.VariableSpec `ebpf:"rings"`
 	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
 }
 
@@ -247,6 +249,7 @@ type bpfVariables struct {
 	GuardedProgram  *ebpf.Variable `ebpf:"guarded_program"`
 	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
 	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
+	Rings           *ebpf.Variable `ebpf:"rings"`
 	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
 }
 

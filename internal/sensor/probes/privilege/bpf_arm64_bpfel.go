@@ -89,6 +89,7 @@ const (
 	bpfVarDetailed                    = "detailed"
 	bpfVarOnlyCgroup                  = "only_cgroup"
 	bpfVarOnlyNetns                   = "only_netns"
+	bpfVarRings                       = "rings"
 	bpfVarSampleRate                  = "sample_rate"
 	bpfVarSetIdSeenInKernel           = "set_id_seen_in_kernel"
 )
@@ -220,6 +221,7 @@ type bpfVariableSpecs struct {
 	Detailed          *ebpf.VariableSpec `ebpf:"detailed"`
 	OnlyCgroup        *ebpf.VariableSpec `ebpf:"only_cgroup"`
 	OnlyNetns         *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings             *ebpf.VariableSpec `ebpf:"rings"`
 	SampleRate        *ebpf.VariableSpec `ebpf:"sample_rate"`
 	SetIdSeenInKernel *ebpf.VariableSpec `ebpf:"set_id_seen_in_kernel"`
 }
@@ -277,6 +279,7 @@ type bpfVariables struct {
 	Detailed          *ebpf.Variable `ebpf:"detailed"`
 	OnlyCgroup        *ebpf.Variable `ebpf:"only_cgroup"`
 	OnlyNetns         *ebpf.Variable `ebpf:"only_netns"`
+	Rings             *ebpf.Variable `ebpf:"rings"`
 	SampleRate        *ebpf.Variable `ebpf:"sample_rate"`
 	SetIdSeenInKernel *ebpf.Variable `ebpf:"set_id_seen_in_kernel"`
 }
