@@ -49,12 +49,16 @@ static __always_inline struct file *file_of_task_work(struct callback_head *work
 {
 	__u64 offset;
 
-	if (bpf_core_field_exists(struct file, f_task_work))
+	if (bpf_core_field_exists(struct file, f_task_work)) {
 		offset = bpf_core_field_offset(struct file, f_task_work);
-	else if (bpf_core_field_exists(struct file___v5_19, f_rcuhead))
+		barrier_var(offset);
+	} else if (bpf_core_field_exists(struct file___v5_19, f_rcuhead)) {
 		offset = bpf_core_field_offset(struct file___v5_19, f_rcuhead);
-	else
+		barrier_var(offset);
+	} else {
 		offset = bpf_core_field_offset(struct file___v5_4, f_u.fu_rcuhead);
+		barrier_var(offset);
+	}
 	return (struct file *)((__u64)work - offset);
 }
 
@@ -65,11 +69,22 @@ struct kernfs_node___v6_15 {
 
 static __always_inline struct kernfs_node *kernfs_parent_of(struct kernfs_node *kn)
 {
-	struct kernfs_node___v6_15 *new = (void *)kn;
+	struct kernfs_node *parent = NULL;
+	__u64 offset;
 
-	if (bpf_core_field_exists(new->__parent))
-		return BPF_CORE_READ(new, __parent);
-	return BPF_CORE_READ(kn, parent);
+	/*
+	 * The offset, not the read, is chosen: the compiler would merge two
+	 * reads into one with both relocations, of which one must fail.
+	 */
+	if (bpf_core_field_exists(struct kernfs_node___v6_15, __parent)) {
+		offset = bpf_core_field_offset(struct kernfs_node___v6_15, __parent);
+		barrier_var(offset);
+	} else {
+		offset = bpf_core_field_offset(struct kernfs_node, parent);
+		barrier_var(offset);
+	}
+	bpf_probe_read_kernel(&parent, sizeof(parent), (void *)kn + offset);
+	return parent;
 }
 
 /* 6.3: struct cred's capabilities became one u64; before, two u32. */
