@@ -333,3 +333,13 @@ func TestCancelled(t *testing.T) {
 		t.Errorf("procfs: %v", err)
 	}
 }
+
+// A tree that is not mounted must not look like a host without the file.
+func TestMissingTree(t *testing.T) {
+	t.Parallel()
+	root := New(Paths{Rootfs: filepath.Join(t.TempDir(), "unmounted")})
+	_, err := root.Rootfs.ReadFile(t.Context(), "/etc/passwd")
+	if err == nil || errors.Is(err, ErrNotExist) || !strings.Contains(err.Error(), "unmounted") {
+		t.Errorf("error %v", err)
+	}
+}

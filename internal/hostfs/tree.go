@@ -201,8 +201,12 @@ func (t *Tree) handle(name string, follow bool) (int, error) {
 		return control(t.dir, func(base int) (int, error) { return t.resolve(base, name, follow) })
 	}
 	base, err := openat(unix.AT_FDCWD, t.path, unix.O_PATH|unix.O_DIRECTORY)
+	if err == unix.ENOENT {
+		// Not ErrNotExist: without its tree nothing on the host is "not there".
+		return -1, fmt.Errorf("the directory %s is missing: mount it or correct the path option", t.path)
+	}
 	if err != nil {
-		return -1, fmt.Errorf("tree %s: %w", t.path, err)
+		return -1, fmt.Errorf("directory %s: %w", t.path, err)
 	}
 	defer closeFD(base)
 	return t.resolve(base, name, follow)

@@ -17,6 +17,9 @@ type Batch struct {
 	seen    map[string]struct{}
 	rows    []prometheus.Metric
 	dropped int
+
+	// SkipLegacy makes Add ignore metrics marked Legacy. Set it before Add.
+	SkipLegacy bool
 }
 
 // NewBatch returns an empty batch that accepts at most limit series; 0 means
@@ -30,6 +33,9 @@ func NewBatch(limit int) *Batch {
 // one above the limit is counted in Dropped. A value outside a closed set is
 // a programming error and panics.
 func (b *Batch) Add(m *Metric, value float64, values ...string) {
+	if m.Legacy && b.SkipLegacy {
+		return
+	}
 	clean := values
 	for i, v := range values {
 		if l := m.Labels[i]; l.Values != nil {
@@ -64,6 +70,14 @@ func (b *Batch) Bool(m *Metric, value bool, values ...string) {
 		v = 1
 	}
 	b.Add(m, v, values...)
+}
+
+// OneOf adds the series of a state set: 1 for the value of the last label that
+// holds, 0 for its other values. The labels before it are given first.
+func (b *Batch) OneOf(m *Metric, state string, before ...string) {
+	for _, v := range m.Labels[len(m.Labels)-1].Values {
+		b.Bool(m, v == state, append(before[:len(before):len(before)], v)...)
+	}
 }
 
 // Fill adds a 0 for every series of a closed label set that was not added.
