@@ -138,6 +138,12 @@ func TestReadPseudo(t *testing.T) {
 	if _, err := root.Procfs.ReadLimit(t.Context(), "self/status", 10); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("capped self/status: %v, want ErrTooLarge", err)
 	}
+	if _, err := root.Procfs.ReadLimit(t.Context(), "sys/kernel/ostype", len("Linux\n")); err != nil {
+		t.Errorf("a file just as large as the limit: %v", err)
+	}
+	if _, err := root.Procfs.ReadLimit(t.Context(), "sys/kernel/ostype", len("Linux")); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("one byte above the limit: %v", err)
+	}
 	if _, err := root.Procfs.ReadFile(t.Context(), "self/root/etc/passwd"); err == nil {
 		t.Error("a magic link was followed")
 	}

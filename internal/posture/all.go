@@ -7,5 +7,7 @@ package posture
 func collectors() []Spec {
 	return []Spec{
 		osCollector(),
+		loginDefsCollector(),
+		sysctlCollector(),
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,7 +50,8 @@ func prepared(prepare func(t *testing.T, name, rootfs string)) option {
 // golden runs a collector on every folder testdata/NAME/CASE: the host is
 // CASE/rootfs, with /proc and /sys below it, and what the collector adds,
 // together with its error, must be CASE/metrics.prom. -update writes that
-// file. There must be at least three cases.
+// file. There must be at least three cases. Files beside the folders, such as
+// a README with the provenance, are left alone.
 func golden(t *testing.T, newSpec func() Spec, options ...option) {
 	t.Helper()
 	f := fixture{}
@@ -60,6 +63,7 @@ func golden(t *testing.T, newSpec func() Spec, options ...option) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cases = slices.DeleteFunc(cases, func(e os.DirEntry) bool { return !e.IsDir() })
 	if len(cases) < 3 {
 		t.Errorf("%s has %d cases, at least 3 are needed", base, len(cases))
 	}
@@ -125,12 +129,12 @@ func exposition(t *testing.T, s Spec, in *Input) []byte {
 	switch {
 	case err == nil:
 	case errors.As(err, &partial):
-		fmt.Fprintf(&out, "# partial: %v\n", err)
+		fmt.Fprintf(&out, "# partial: %s\n", comment(err))
 	case errors.Is(err, ErrNotApplicable), errors.Is(err, hostfs.ErrNotExist):
-		fmt.Fprintf(&out, "# not applicable: %v\n", err)
+		fmt.Fprintf(&out, "# not applicable: %s\n", comment(err))
 		return out.Bytes()
 	default:
-		fmt.Fprintf(&out, "# error: %v\n", err)
+		fmt.Fprintf(&out, "# error: %s\n", comment(err))
 		return out.Bytes()
 	}
 	for _, family := range gather(t, batchCollector{s.Metrics, batch}) {
@@ -140,6 +144,9 @@ func exposition(t *testing.T, s Spec, in *Input) []byte {
 	}
 	return out.Bytes()
 }
+
+// comment keeps joined errors inside the comment of the exposition.
+func comment(err error) string { return strings.ReplaceAll(err.Error(), "\n", "\n#   ") }
 
 // gather is one scrape under the strictest rules client_golang has.
 func gather(t *testing.T, c prometheus.Collector) []*dto.MetricFamily {

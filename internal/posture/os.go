@@ -3,7 +3,6 @@
 package posture
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -74,7 +73,7 @@ func readOSRelease(ctx context.Context, root *hostfs.Tree) (map[string]string, e
 // something else are skipped; of two lines with one key the last wins.
 func parseOSRelease(r io.Reader) (map[string]string, error) {
 	fields := make(map[string]string)
-	lines := bufio.NewScanner(r)
+	lines := configLines(r)
 	for lines.Scan() {
 		line := strings.TrimSpace(lines.Text())
 		key, value, ok := strings.Cut(line, "=")
