@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The contract between the BPF programs and Go: every number and every struct
+ * that crosses the border. Go types are generated from this page (abi/), so
+ * an order given here is the order of the label values and of the counter
+ * arrays; nothing re-types it.
+ */
+#ifndef ABI_H
+#define ABI_H
+
+enum probe_id {
+	PROBE_PROCESS,
+	PROBE_NETWORK,
+	PROBE_FILE,
+	PROBE_PRIVILEGE,
+	PROBE_KERNEL,
+	PROBE_COUNT,
+};
+
+enum process_class {
+	CLASS_SYSTEM,
+	CLASS_USER,
+	CLASS_CONTAINER,
+	CLASS_SUSPICIOUS,
+	CLASS_COUNT,
+};
+
+enum direction { DIRECTION_IN, DIRECTION_OUT, DIRECTION_COUNT };
+enum transport { TRANSPORT_TCP, TRANSPORT_UDP, TRANSPORT_COUNT };
+
+enum connect_error {
+	CONNECT_ERROR_TIMEOUT,
+	CONNECT_ERROR_REFUSED,
+	CONNECT_ERROR_RESET,
+	CONNECT_ERROR_COUNT,
+};
+
+/* SEVERITY_COUNT also stands for "this operation is not counted". */
+enum file_severity {
+	SEVERITY_CRITICAL,
+	SEVERITY_WARNING,
+	SEVERITY_INFO,
+	SEVERITY_COUNT,
+};
+
+enum file_operation { OPERATION_READ, OPERATION_WRITE, OPERATION_COUNT };
+
+enum privilege_call {
+	PRIVILEGE_SETUID,
+	PRIVILEGE_SETGID,
+	PRIVILEGE_CAPSET,
+	PRIVILEGE_SUID_EXEC,
+	PRIVILEGE_FILECAP_EXEC,
+	PRIVILEGE_COUNT,
+};
+
+enum result { RESULT_SUCCESS, RESULT_FAILURE, RESULT_COUNT };
+
+enum privilege_gain {
+	GAIN_SET_ID,
+	GAIN_CAPSET,
+	GAIN_SUID_EXEC,
+	GAIN_FILECAP_EXEC,
+	GAIN_USERNS,
+	GAIN_OTHER,
+	GAIN_COUNT,
+};
+
+enum module_action {
+	MODULE_LOAD,
+	MODULE_LOAD_FILE,
+	MODULE_UNLOAD,
+	MODULE_COUNT,
+};
+
+enum loss {
+	LOSS_RING_FULL,
+	LOSS_BUDGET,
+	LOSS_DECODE,
+	LOSS_RECURSION,
+	LOSS_COUNT,
+};
+
+/* Bounded tables; what does not fit is counted by this. */
+enum table {
+	TABLE_PROCESSES,
+	TABLE_SOCKETS,
+	TABLE_FLOWS,
+	TABLE_PENDING,
+	TABLE_COUNT,
+};
+
+/* Event kinds: one for each counter that can produce detail. */
+enum event_kind {
+	EVENT_EXEC,
+	EVENT_EXIT,
+	EVENT_CONNECT,
+	EVENT_CONNECT_ERROR,
+	EVENT_FILE,
+	EVENT_PRIVILEGE,
+	EVENT_GAIN,
+	EVENT_MODULE,
+	EVENT_COUNT,
+};
+
+enum { COMM_LEN = 16, NAME_LEN = 64 };
+
+/* A thread group, keyed by tgid in the shared table. */
+struct process {
+	__u64 cgroup_id;  /* at the last exec or fork; v2 only */
+	__u64 seen_caps;  /* effective capabilities last seen */
+	__u32 seen_euid;  /* effective uid last seen */
+	__u8 class;	  /* enum process_class */
+	__u8 contained;	  /* cgroup_id is a container's */
+	__u8 pad[2];
+};
+
+/*
+ * One detail event. What `a` and `b` and the three small fields hold depends
+ * on the kind: exec and exit: class; connect: direction, transport, peer
+ * address and port; connect error: the error; file: severity, operation;
+ * privilege: call, result, old and new id; gain: how, old and new euid;
+ * module: action, result.
+ */
+struct event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 cgroup_id;
+	__u32 tgid;
+	__u32 tid;
+	__u32 uid;
+	__u32 euid;
+	__u32 weight; /* how many events this one stands for */
+	__u32 a;
+	__u32 b;
+	__u8 kind;  /* enum event_kind */
+	__u8 probe; /* enum probe_id */
+	__u8 class; /* enum process_class of the thread group */
+	__u8 what;
+	__u8 how;
+	__u8 pad[7];
+	__u8 address[16]; /* IPv4 as ::ffff:a.b.c.d */
+	__u8 comm[COMM_LEN];
+	__u8 name[NAME_LEN]; /* last path component or module name */
+};
+
+/* One watched file system object: the kernel's own identity of an inode. */
+struct object {
+	__u64 inode;
+	__u32 device;
+	__u32 generation;
+};
+
+/* What a match costs: severities for a read and for a write. */
+struct watch {
+	__u32 rule; /* index of the rule; tells names apart */
+	__u8 read;  /* enum file_severity */
+	__u8 write; /* enum file_severity */
+	__u8 pad[2];
+};
+
+/* A name in a watched directory. */
+struct name {
+	__u32 directory;
+	__u8 text[NAME_LEN];
+};
+
+/*
+ * A watched directory: what applies to each entry, and how many of its
+ * patterns (struct pattern) stand from first_pattern on.
+ */
+struct directory {
+	struct watch any; /* severities SEVERITY_COUNT when there is no such rule */
+	__u32 id;
+	__u32 first_pattern;
+	__u32 patterns;
+	__u32 pad;
+};
+
+struct pattern {
+	__u8 text[NAME_LEN];
+	struct watch watch;
+};
+
+/* What iter/task_file reports of one descriptor of the exporter's own. */
+struct identity {
+	struct object object;
+	__u32 fd;
+	__u32 pad;
+};
+
+#endif

@@ -1,0 +1,34 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* No program: the types of abi.h, for the Go generator to find. */
+#include "vmlinux.h"
+#include "abi.h"
+
+char LICENSE[] __attribute__((section("license"), used)) = "Dual BSD/GPL";
+
+struct keep {
+	enum probe_id probe;
+	enum process_class class;
+	enum direction direction;
+	enum transport transport;
+	enum connect_error connect_error;
+	enum file_severity severity;
+	enum file_operation operation;
+	enum privilege_call privilege;
+	enum result result;
+	enum privilege_gain gain;
+	enum module_action module;
+	enum loss loss;
+	enum table table;
+	enum event_kind kind;
+	struct process process;
+	struct event event;
+	struct object object;
+	struct watch watch;
+	struct name name;
+	struct directory directory;
+	struct pattern pattern;
+	struct identity identity;
+};
+
+struct keep keep;

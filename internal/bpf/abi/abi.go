@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package abi holds the types that cross the kernel border, generated once
+// from ../abi.h. The aliases give them Go names; nothing here re-types a
+// number.
+package abi
+
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types -type probe_id -type process_class -type direction -type transport -type connect_error -type file_severity -type file_operation -type privilege_call -type result -type privilege_gain -type module_action -type loss -type table -type event_kind -type process -type event -type object -type watch -type name -type directory -type pattern -type identity bpf abi.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I.. -I../vmlinux
+
+// The border types. One Go type for each C type.
+type (
+	Process   = bpfProcess
+	Event     = bpfEvent
+	Object    = bpfObject
+	Watch     = bpfWatch
+	Name      = bpfName
+	Directory = bpfDirectory
+	Pattern   = bpfPattern
+	Identity  = bpfIdentity
+)
+
+// Index values, in the order of the counter arrays.
+const (
+	ProbeProcess   = bpfProbeIdPROBE_PROCESS
+	ProbeNetwork   = bpfProbeIdPROBE_NETWORK
+	ProbeFile      = bpfProbeIdPROBE_FILE
+	ProbePrivilege = bpfProbeIdPROBE_PRIVILEGE
+	ProbeKernel    = bpfProbeIdPROBE_KERNEL
+
+	TableProcesses = bpfTableTABLE_PROCESSES
+	TableSockets   = bpfTableTABLE_SOCKETS
+	TableFlows     = bpfTableTABLE_FLOWS
+	TablePending   = bpfTableTABLE_PENDING
+
+	LossCount     = bpfLossLOSS_COUNT
+	LossDecode    = bpfLossLOSS_DECODE
+	LossRecursion = bpfLossLOSS_RECURSION
+
+	SeverityNone = bpfFileSeveritySEVERITY_COUNT
+
+	EventExec         = bpfEventKindEVENT_EXEC
+	EventExit         = bpfEventKindEVENT_EXIT
+	EventConnect      = bpfEventKindEVENT_CONNECT
+	EventConnectError = bpfEventKindEVENT_CONNECT_ERROR
+	EventFile         = bpfEventKindEVENT_FILE
+	EventPrivilege    = bpfEventKindEVENT_PRIVILEGE
+	EventGain         = bpfEventKindEVENT_GAIN
+	EventModule       = bpfEventKindEVENT_MODULE
+)
+
+// Label values of each enum, indexed by the enum.
+var (
+	Probes = names(bpfProbeIdPROBE_COUNT, map[bpfProbeId]string{
+		ProbeProcess:   "process",
+		ProbeNetwork:   "network",
+		ProbeFile:      "file",
+		ProbePrivilege: "privilege",
+		ProbeKernel:    "kernel",
+	})
+	Classes = names(bpfProcessClassCLASS_COUNT, map[bpfProcessClass]string{
+		bpfProcessClassCLASS_SYSTEM:     "system",
+		bpfProcessClassCLASS_USER:       "user",
+		bpfProcessClassCLASS_CONTAINER:  "container",
+		bpfProcessClassCLASS_SUSPICIOUS: "suspicious",
+	})
+	Directions = names(bpfDirectionDIRECTION_COUNT, map[bpfDirection]string{
+		bpfDirectionDIRECTION_IN:  "in",
+		bpfDirectionDIRECTION_OUT: "out",
+	})
+	Transports = names(bpfTransportTRANSPORT_COUNT, map[bpfTransport]string{
+		bpfTransportTRANSPORT_TCP: "tcp",
+		bpfTransportTRANSPORT_UDP: "udp",
+	})
+	ConnectErrors = names(bpfConnectErrorCONNECT_ERROR_COUNT, map[bpfConnectError]string{
+		bpfConnectErrorCONNECT_ERROR_TIMEOUT: "timeout",
+		bpfConnectErrorCONNECT_ERROR_REFUSED: "refused",
+		bpfConnectErrorCONNECT_ERROR_RESET:   "reset",
+	})
+	Severities = names(bpfFileSeveritySEVERITY_COUNT, map[bpfFileSeverity]string{
+		bpfFileSeveritySEVERITY_CRITICAL: "critical",
+		bpfFileSeveritySEVERITY_WARNING:  "warning",
+		bpfFileSeveritySEVERITY_INFO:     "info",
+	})
+	Operations = names(bpfFileOperationOPERATION_COUNT, map[bpfFileOperation]string{
+		bpfFileOperationOPERATION_READ:  "read",
+		bpfFileOperationOPERATION_WRITE: "write",
+	})
+	Privileges = names(bpfPrivilegeCallPRIVILEGE_COUNT, map[bpfPrivilegeCall]string{
+		bpfPrivilegeCallPRIVILEGE_SETUID:       "setuid",
+		bpfPrivilegeCallPRIVILEGE_SETGID:       "setgid",
+		bpfPrivilegeCallPRIVILEGE_CAPSET:       "capset",
+		bpfPrivilegeCallPRIVILEGE_SUID_EXEC:    "suid_exec",
+		bpfPrivilegeCallPRIVILEGE_FILECAP_EXEC: "filecap_exec",
+	})
+	Results = names(bpfResultRESULT_COUNT, map[bpfResult]string{
+		bpfResultRESULT_SUCCESS: "success",
+		bpfResultRESULT_FAILURE: "failure",
+	})
+	Gains = names(bpfPrivilegeGainGAIN_COUNT, map[bpfPrivilegeGain]string{
+		bpfPrivilegeGainGAIN_SET_ID:       "set_id",
+		bpfPrivilegeGainGAIN_CAPSET:       "capset",
+		bpfPrivilegeGainGAIN_SUID_EXEC:    "suid_exec",
+		bpfPrivilegeGainGAIN_FILECAP_EXEC: "filecap_exec",
+		bpfPrivilegeGainGAIN_USERNS:       "userns",
+		bpfPrivilegeGainGAIN_OTHER:        "other",
+	})
+	ModuleActions = names(bpfModuleActionMODULE_COUNT, map[bpfModuleAction]string{
+		bpfModuleActionMODULE_LOAD:      "load",
+		bpfModuleActionMODULE_LOAD_FILE: "load_file",
+		bpfModuleActionMODULE_UNLOAD:    "unload",
+	})
+	Losses = names(bpfLossLOSS_COUNT, map[bpfLoss]string{
+		bpfLossLOSS_RING_FULL: "ring_full",
+		bpfLossLOSS_BUDGET:    "budget",
+		bpfLossLOSS_DECODE:    "decode",
+		bpfLossLOSS_RECURSION: "recursion",
+	})
+	Tables = names(bpfTableTABLE_COUNT, map[bpfTable]string{
+		TableProcesses: "processes",
+		TableSockets:   "sockets",
+		TableFlows:     "flows",
+		TablePending:   "pending",
+	})
+)
+
+// names lays labels out by index. It panics when one is missing: the tables
+// above are literals, and a gap would shift every label after it.
+func names[E ~uint32](count E, by map[E]string) []string {
+	out := make([]string, count)
+	for i := range out {
+		name, ok := by[E(i)]
+		if !ok {
+			panic("abi: an enum value has no label")
+		}
+		out[i] = name
+	}
+	return out
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
+)
+
+// Host is what the ladder must know of the kernel, found out once.
+type Host struct {
+	// ProcFS, SysFS and RootFS are where the host's trees are mounted.
+	ProcFS, SysFS, RootFS string
+	// BTF are the kernel's types; BTFErr says why there are none.
+	BTF    *btf.Spec
+	BTFErr error
+	// CgroupRoot is the root of the v2 hierarchy, empty if there is none.
+	CgroupRoot string
+	// RingBuffers: since 5.8.
+	RingBuffers bool
+	// tracefs is set by WithTracefs.
+	tracefs bool
+}
+
+// Inspect looks at the running kernel.
+func Inspect(procfs, sysfs, rootfs string) *Host {
+	h := &Host{ProcFS: procfs, SysFS: sysfs, RootFS: rootfs}
+	h.BTF, h.BTFErr = btf.LoadKernelSpec()
+	if h.BTFErr != nil {
+		h.BTFErr = fmt.Errorf("%w: %w", errNoBTF, h.BTFErr)
+	}
+	h.CgroupRoot = cgroupRoot(sysfs)
+	h.RingBuffers = features.HaveMapType(ebpf.RingBuf) == nil
+	return h
+}
+
+// cgroupRoot finds the root of the v2 hierarchy: on a hybrid host it is one
+// level below. The root's inode is 1 (kernfs); in a container's own cgroup
+// namespace the mount shows a subtree, and programs there would miss the host.
+func cgroupRoot(sysfs string) string {
+	for _, path := range []string{filepath.Join(sysfs, "fs/cgroup"), filepath.Join(sysfs, "fs/cgroup/unified")} {
+		var fs unix.Statfs_t
+		var st unix.Stat_t
+		if unix.Statfs(path, &fs) != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
+			continue
+		}
+		if unix.Stat(path, &st) == nil && st.Ino == 1 {
+			return path
+		}
+	}
+	return ""
+}
+
+// canAttach refuses what cannot work before it is loaded, with a reason.
+func (h *Host) canAttach(spec *ebpf.ProgramSpec) error {
+	switch spec.Type {
+	case ebpf.TracePoint:
+		if !h.tracefs {
+			return errNoTracefs
+		}
+	case ebpf.CGroupSockAddr:
+		if h.CgroupRoot == "" {
+			return errNoCgroup2
+		}
+	}
+	return nil
+}
+
+// TracepointParams is the number of arguments of a tracepoint: programs that
+// read one more are refused. 0 if the kernel has no such tracepoint.
+func (h *Host) TracepointParams(name string) int {
+	var typedef *btf.Typedef
+	if h.BTF == nil || h.BTF.TypeByName("btf_trace_"+name, &typedef) != nil {
+		return 0
+	}
+	pointer, ok := btf.UnderlyingType(typedef).(*btf.Pointer)
+	if !ok {
+		return 0
+	}
+	proto, ok := pointer.Target.(*btf.FuncProto)
+	if !ok {
+		return 0
+	}
+	return len(proto.Params) - 1 // the first is the tracepoint's own data
+}
+
+const tracefsPath = "/sys/kernel/tracing"
+
+// WithTracefs runs f where tracefs is mounted. If the host has not mounted
+// it, f runs in a thread with a mount namespace of its own, where it is: the
+// numbers of the classic tracepoints can be read nowhere else, and the host's
+// mounts are not ours to change. The thread ends with f.
+func (h *Host) WithTracefs(f func()) {
+	if h.tracefs = hasTracefs(); h.tracefs {
+		f()
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread dies here
+		h.tracefs = mountPrivateTracefs() == nil
+		f()
+	}()
+	<-done
+}
+
+func hasTracefs() bool {
+	for _, path := range []string{tracefsPath, "/sys/kernel/debug/tracing"} {
+		if _, err := os.Stat(filepath.Join(path, "events")); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func mountPrivateTracefs() error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare the mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("tracefs", tracefsPath, "tracefs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount tracefs: %w", err)
+	}
+	return nil
+}

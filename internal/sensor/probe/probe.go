@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package probe loads one BPF object and attaches it as well as the kernel
+// allows. A probe consists of parts, each with a ladder of rungs: hooks that
+// see the same thing, best first. The first rung that loads and attaches is
+// used. A part that finds no rung leaves the others alone.
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"security-exporter/internal/bpf/abi"
+	"security-exporter/internal/metric"
+)
+
+// Spec declares a probe. It is data: nothing in it touches the kernel.
+type Spec struct {
+	// Index is the probe's number in the border contract; its name and the
+	// labels of its events follow from it.
+	Index int
+	// Metrics are the rows this probe produces. A metric that has a map of
+	// its own name, without the prefix, is summed from it.
+	Metrics []*metric.Metric
+	// Load parses the embedded object.
+	Load func() (*ebpf.CollectionSpec, error)
+	// Parts are attached in order.
+	Parts []Part
+	// Started runs once the parts are attached: it fills tables with what is
+	// older than the exporter. An error is logged, not fatal.
+	Started func(*Probe) error
+	// Collect adds rows that are no plain counters. Optional.
+	Collect func(*Probe, *metric.Batch)
+}
+
+// Name is the probe's name in metrics, flags and logs.
+func (s *Spec) Name() string { return abi.Probes[s.Index] }
+
+// Part is one thing a probe sees, with the hooks that can see it.
+type Part struct {
+	Name  string
+	Rungs []Rung
+	// Applies returns an error when the kernel has nothing of the kind to
+	// see, which is no failure. Optional.
+	Applies func(*Host) error
+	// Auxiliary parts add to what others count; the probe is attached
+	// without them.
+	Auxiliary bool
+}
+
+// Rung is a set of programs that together see a part.
+type Rung struct {
+	// Hook names the rung in metrics and documents.
+	Hook string
+	// Programs must all attach.
+	Programs []string
+	// Optional programs are left out where their hook does not exist, as a
+	// system call of another architecture.
+	Optional []string
+	// Requires returns an error when the rung cannot work here, before
+	// anything is loaded. Optional.
+	Requires func(*Host) error
+}
+
+// Settings are the constants and the shared maps that every object gets.
+type Settings struct {
+	// Constants are frozen into the program before load, by variable name.
+	// A name that an object does not declare is skipped.
+	Constants map[string]any
+	// MaxEntries changes the size of tables by map name, for tests.
+	MaxEntries map[string]uint32
+}
+
+// Probe is a loaded probe. Its methods are safe for concurrent use once Start
+// has returned.
+type Probe struct {
+	spec   *Spec
+	host   *Host
+	log    *slog.Logger
+	object *ebpf.CollectionSpec
+	maps   map[string]*ebpf.Map
+	status Status
+
+	programs  map[string]*ebpf.Program
+	links     []link.Link
+	iterators map[string]*link.Iter
+	variables map[string]*ebpf.Variable
+}
+
+// Start loads and attaches a probe. It always returns one: what went wrong is
+// in its Status. Close it in any case.
+func Start(spec *Spec, host *Host, shared *Shared, settings Settings, log *slog.Logger) *Probe {
+	p := &Probe{
+		spec: spec, host: host, log: log.With("probe", spec.Name()),
+		programs:  map[string]*ebpf.Program{},
+		iterators: map[string]*link.Iter{},
+	}
+	if err := p.loadMaps(shared, settings); err != nil {
+		p.status = statusOf(err)
+		p.logFailure("cannot load", err)
+		return p
+	}
+	p.attachParts()
+	if p.status.Hook != "" && spec.Started != nil {
+		if err := spec.Started(p); err != nil {
+			p.log.Warn("counts start with what happens from now on", "err", err)
+		}
+	}
+	return p
+}
+
+// Spec is the declaration the probe was started from.
+func (p *Probe) Spec() *Spec { return p.spec }
+
+// Host is the kernel the probe runs on.
+func (p *Probe) Host() *Host { return p.host }
+
+// Log is the probe's own logger.
+func (p *Probe) Log() *slog.Logger { return p.log }
+
+// Status says which rungs are in use and what failed.
+func (p *Probe) Status() Status { return p.status }
+
+// Map returns a map of the object, or nil if the object did not load.
+func (p *Probe) Map(name string) *ebpf.Map { return p.maps[name] }
+
+// Variable returns a variable of the loaded object that may be changed while
+// its programs run, or nil.
+func (p *Probe) Variable(name string) *ebpf.Variable { return p.variables[name] }
+
+// Programs are all programs loaded now.
+func (p *Probe) Programs() map[string]*ebpf.Program { return p.programs }
+
+// loadMaps creates the object's maps, with the shared ones put in.
+func (p *Probe) loadMaps(shared *Shared, settings Settings) error {
+	if p.host.BTFErr != nil {
+		return p.host.BTFErr
+	}
+	object, err := p.spec.Load()
+	if err != nil {
+		return fmt.Errorf("parse the embedded object: %w", err)
+	}
+	for name, value := range settings.Constants {
+		if v, ok := object.Variables[name]; ok {
+			if err := v.Set(value); err != nil {
+				return fmt.Errorf("set constant %s: %w", name, err)
+			}
+		}
+	}
+	for name, entries := range settings.MaxEntries {
+		if m, ok := object.Maps[name]; ok {
+			m.MaxEntries = entries
+		}
+	}
+	if !p.host.RingBuffers {
+		withoutRings(object)
+	}
+	p.object = object
+	only := object.Copy()
+	only.Programs = nil
+	collection, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{MapReplacements: shared.present(object)})
+	if err != nil {
+		return fmt.Errorf("create maps: %w", err)
+	}
+	defer collection.Close()
+	p.variables = collection.Variables
+	p.maps = map[string]*ebpf.Map{}
+	for name := range object.Maps {
+		p.maps[name] = collection.DetachMap(name)
+	}
+	return shared.keep(p.maps)
+}
+
+// withoutRings turns ring buffers into arrays for kernels before 5.8, where
+// the constant that is false there removes every use of them.
+func withoutRings(object *ebpf.CollectionSpec) {
+	for _, m := range object.Maps {
+		if m.Type == ebpf.RingBuf {
+			m.Type, m.KeySize, m.ValueSize, m.MaxEntries = ebpf.Array, 4, 4, 1
+		}
+	}
+}
+
+func (p *Probe) attachParts() {
+	var hooks []string
+	for i := range p.spec.Parts {
+		part := &p.spec.Parts[i]
+		hook, err := p.attachPart(part)
+		switch {
+		case err == nil:
+			if hook != "" && !part.Auxiliary {
+				hooks = append(hooks, hook)
+			}
+		case part.Auxiliary:
+			p.log.Warn("part not available", "part", part.Name, "err", lastLine(err))
+		default:
+			p.status = p.status.worse(statusOf(err))
+			if !errors.Is(err, ErrNotApplicable) {
+				p.logFailure("part not attached: "+part.Name, err)
+			}
+		}
+	}
+	p.status.Hook = strings.Join(hooks, " ")
+	if p.status.State == "" {
+		p.status.State, p.status.Reason = Attached, ReasonNone
+	}
+}
+
+// attachPart tries the rungs in order and returns the name of the one in use.
+// The error is that of the last rung: the one that asks least of the kernel.
+func (p *Probe) attachPart(part *Part) (string, error) {
+	if part.Applies != nil {
+		if err := part.Applies(p.host); err != nil {
+			return "", err
+		}
+	}
+	var last error
+	for i := range part.Rungs {
+		rung := &part.Rungs[i]
+		err := p.AttachRung(rung)
+		if err == nil {
+			p.log.Debug("attached", "part", part.Name, "hook", rung.Hook)
+			return rung.Hook, nil
+		}
+		p.log.Debug("rung refused", "part", part.Name, "hook", rung.Hook, "err", err)
+		last = err
+	}
+	return "", last
+}
+
+// AttachRung loads and attaches the programs of one rung, all or none.
+func (p *Probe) AttachRung(rung *Rung) error {
+	if rung.Requires != nil {
+		if err := rung.Requires(p.host); err != nil {
+			return err
+		}
+	}
+	loaded := newRungState(p)
+	for _, name := range rung.Programs {
+		if err := loaded.attach(name); err != nil {
+			loaded.close()
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	for _, name := range rung.Optional {
+		if err := loaded.attach(name); err != nil {
+			if statusOf(err).Reason != ReasonHookMissing {
+				loaded.close()
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			p.log.Debug("hook does not exist here", "program", name, "err", err)
+		}
+	}
+	maps.Copy(p.programs, loaded.programs)
+	maps.Copy(p.iterators, loaded.iterators)
+	p.links = append(p.links, loaded.links...)
+	return nil
+}
+
+// RecursionMisses is how often the kernel's recursion guard kept a program of
+// this probe from running. Since 5.12; 0 before.
+func (p *Probe) RecursionMisses() uint64 {
+	var n uint64
+	for _, program := range p.programs {
+		if stats, err := program.Stats(); err == nil {
+			n += stats.RecursionMisses
+		}
+	}
+	return n
+}
+
+// Close detaches and unloads. What was counted is gone with it.
+func (p *Probe) Close() error {
+	var errs []error
+	for _, l := range slices.Backward(p.links) {
+		errs = append(errs, l.Close())
+	}
+	for _, iterator := range p.iterators {
+		errs = append(errs, iterator.Close())
+	}
+	for _, program := range p.programs {
+		errs = append(errs, program.Close())
+	}
+	for _, m := range p.maps {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (p *Probe) logFailure(what string, err error) {
+	var verifier *ebpf.VerifierError
+	if errors.As(err, &verifier) {
+		p.log.Debug("verifier log", "log", fmt.Sprintf("%+v", verifier))
+	}
+	p.log.Warn(what, "err", lastLine(err), "state", p.status.State, "reason", p.status.Reason)
+}
+
+// lastLine shortens an error to one line: of a verifier log, its verdict.
+func lastLine(err error) string {
+	var verifier *ebpf.VerifierError
+	if errors.As(err, &verifier) && len(verifier.Log) > 0 {
+		for _, line := range slices.Backward(verifier.Log) {
+			if line != "" && !strings.HasPrefix(line, "processed ") {
+				return fmt.Sprintf("%v: %s", verifier.Cause, strings.TrimSpace(line))
+			}
+		}
+	}
+	return strings.ReplaceAll(err.Error(), "\n", " ")
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"errors"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+)
+
+// State is what became of a probe.
+type State string
+
+// The states, as the state label spells them.
+const (
+	Attached      State = "attached"
+	NotApplicable State = "not_applicable"
+	Unsupported   State = "unsupported"
+	Denied        State = "denied"
+	Failed        State = "error"
+)
+
+// Reason is why a probe is not attached.
+type Reason string
+
+// The reasons, as the reason label spells them.
+const (
+	ReasonNoBTF           Reason = "no_btf"
+	ReasonNoTracefs       Reason = "no_tracefs"
+	ReasonNoPermission    Reason = "no_permission"
+	ReasonNoCgroup2       Reason = "no_cgroup2"
+	ReasonHookMissing     Reason = "hook_missing"
+	ReasonVerifier        Reason = "verifier"
+	ReasonKernelTooOld    Reason = "kernel_too_old"
+	ReasonNoModuleSupport Reason = "no_module_support"
+	ReasonDisabled        Reason = "disabled"
+	ReasonNone            Reason = "none"
+)
+
+// States and Reasons are the closed sets of the two labels.
+var (
+	States  = []string{string(Attached), string(NotApplicable), string(Unsupported), string(Denied), string(Failed)}
+	Reasons = []string{
+		string(ReasonNoBTF), string(ReasonNoTracefs), string(ReasonNoPermission), string(ReasonNoCgroup2),
+		string(ReasonHookMissing), string(ReasonVerifier), string(ReasonKernelTooOld),
+		string(ReasonNoModuleSupport), string(ReasonDisabled), string(ReasonNone),
+	}
+)
+
+// Errors that a rung or a part may return before anything is loaded.
+var (
+	// ErrNotApplicable: the kernel has nothing of the kind; no failure.
+	ErrNotApplicable = errors.New("not applicable to this kernel")
+	ErrNoModules     = &reasonError{"the kernel has no module support", ReasonNoModuleSupport}
+	errNoBTF         = &reasonError{"the kernel has no BTF (CONFIG_DEBUG_INFO_BTF), or it cannot be read", ReasonNoBTF}
+	errNoTracefs     = &reasonError{"tracefs is not mounted and cannot be mounted privately", ReasonNoTracefs}
+	errNoCgroup2     = &reasonError{"no cgroup v2 hierarchy of the host is mounted", ReasonNoCgroup2}
+	ErrHookMissing   = &reasonError{"the kernel does not have this hook", ReasonHookMissing}
+)
+
+type reasonError struct {
+	text   string
+	reason Reason
+}
+
+func (e *reasonError) Error() string { return e.text }
+
+// Status is the state of a probe. Hook lists the rungs in use; it is not
+// empty when only some parts failed.
+type Status struct {
+	Hook   string
+	State  State
+	Reason Reason
+}
+
+// Up says whether every part that applies is attached.
+func (s Status) Up() bool { return s.State == Attached }
+
+// Running says whether any part is attached.
+func (s Status) Running() bool { return s.Hook != "" }
+
+// worse keeps the graver of two states: a part that does not apply is no news
+// when another one failed.
+func (s Status) worse(t Status) Status {
+	if s.State == "" || s.State == NotApplicable {
+		t.Hook = s.Hook
+		return t
+	}
+	return s
+}
+
+// statusOf sorts an error into the closed lists.
+func statusOf(err error) Status {
+	var reason *reasonError
+	var verifier *ebpf.VerifierError
+	switch {
+	case errors.As(err, &reason):
+		if reason.reason == ReasonNoModuleSupport {
+			return Status{State: NotApplicable, Reason: reason.reason}
+		}
+		return Status{State: Unsupported, Reason: reason.reason}
+	case errors.Is(err, ErrNotApplicable):
+		return Status{State: NotApplicable, Reason: ReasonNone}
+	case errors.Is(err, unix.EPERM), errors.As(err, &verifier) && errors.Is(err, unix.EACCES) && len(verifier.Log) == 0:
+		return Status{State: Denied, Reason: ReasonNoPermission}
+	case errors.As(err, &verifier):
+		return Status{State: Failed, Reason: ReasonVerifier}
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, btf.ErrNotFound):
+		return Status{State: Unsupported, Reason: ReasonHookMissing}
+	case errors.Is(err, os.ErrPermission):
+		return Status{State: Denied, Reason: ReasonNoPermission}
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return Status{State: Unsupported, Reason: ReasonKernelTooOld}
+	default:
+		return Status{State: Failed, Reason: ReasonNone}
+	}
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package process counts execs, exits and live thread groups by class, and
+// keeps the process table that the other probes read.
+package process
+
+import (
+	"fmt"
+
+	"security-exporter/internal/bpf/abi"
+	"security-exporter/internal/metric"
+	"security-exporter/internal/sensor/probe"
+)
+
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types bpf process.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I../../../bpf -I../../../bpf/vmlinux
+
+// New declares the probe.
+func New() *probe.Spec {
+	class := metric.Closed("type", abi.Classes...)
+	return &probe.Spec{
+		Index: int(abi.ProbeProcess),
+		Load:  loadBpf,
+		Metrics: []*metric.Metric{
+			metric.New(metric.Counter, "security_ebpf_process_exec_total",
+				"Successful executions of a program, by class of the process.", class),
+			metric.New(metric.Counter, "security_ebpf_process_exit_total",
+				"Processes (thread groups) that ended, by class.", class),
+			metric.New(metric.Gauge, "security_ebpf_process_active_count",
+				"Live processes (thread groups), by class.", class),
+		},
+		Parts: []probe.Part{
+			{Name: "processes", Rungs: rungs()},
+			{Name: "older processes", Auxiliary: true, Rungs: []probe.Rung{
+				{Hook: "iter/task", Programs: []string{"fill_processes"}},
+			}},
+		},
+		Started: fill,
+	}
+}
+
+func rungs() []probe.Rung {
+	return []probe.Rung{
+		{
+			Hook:     "tp_btf/sched_process_exec",
+			Programs: []string{"on_sched_process_fork", "on_sched_process_exec", "on_sched_process_exit_group_dead"},
+			Requires: exitArguments(2),
+		},
+		{
+			Hook:     "tp_btf/sched_process_exec",
+			Programs: []string{"on_sched_process_fork", "on_sched_process_exec", "on_sched_process_exit_live"},
+			Requires: exitArguments(1),
+		},
+		{
+			Hook:     "raw_tracepoint/sched_process_exec",
+			Programs: []string{"on_raw_sched_process_fork", "on_raw_sched_process_exec", "on_raw_sched_process_exit"},
+		},
+		{
+			Hook:     "tracepoint/sched/sched_process_exec",
+			Programs: []string{"on_classic_task_newtask", "on_classic_sched_process_exec", "on_classic_sched_process_exit"},
+		},
+	}
+}
+
+// exitArguments: sched_process_exit has a second argument since 6.16.
+func exitArguments(n int) func(*probe.Host) error {
+	return func(h *probe.Host) error {
+		if got := h.TracepointParams("sched_process_exit"); got != n {
+			return fmt.Errorf("%w: sched_process_exit has %d arguments, not %d", probe.ErrHookMissing, got, n)
+		}
+		return nil
+	}
+}
+
+// fill enters the processes that are older than the exporter.
+func fill(p *probe.Probe) error {
+	_, err := p.Iterate("fill_processes", 1)
+	return err
+}

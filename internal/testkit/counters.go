@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package testkit
+
+import (
+	"log/slog"
+	"maps"
+	"slices"
+	"testing"
+
+	"security-exporter/internal/sensor/probe"
+)
+
+// StartProbe starts a probe restricted by constants, on shared maps of its
+// own, and closes it with the test. It fails the test unless every part that
+// applies is attached.
+func StartProbe(t testing.TB, host *probe.Host, spec *probe.Spec, settings probe.Settings) *probe.Probe {
+	t.Helper()
+	shared := probe.NewShared()
+	t.Cleanup(func() { _ = shared.Close() })
+	p := StartShared(t, host, shared, spec, settings)
+	if s := p.Status(); !s.Up() {
+		t.Fatalf("%s: %s, %s (attached: %s)", spec.Name(), s.State, s.Reason, s.Hook)
+	}
+	return p
+}
+
+// StartShared starts a probe on maps that others use too, in any state.
+func StartShared(t testing.TB, host *probe.Host, shared *probe.Shared, spec *probe.Spec, settings probe.Settings) *probe.Probe {
+	t.Helper()
+	var p *probe.Probe
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	host.WithTracefs(func() { p = probe.Start(spec, host, shared, settings, log) })
+	t.Cleanup(func() {
+		if n := p.RecursionMisses(); n != 0 {
+			t.Errorf("%s: the recursion guard swallowed %d runs", spec.Name(), n)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// Only restricts the programs to a cgroup.
+func (c *Cgroup) Only() probe.Settings {
+	return probe.Settings{Constants: map[string]any{"only_cgroup": c.ID}}
+}
+
+// Sum reads a counter map: one number for each index, summed over the CPUs.
+func Sum(t testing.TB, p *probe.Probe, name string) []int64 {
+	t.Helper()
+	counter := p.Map(name)
+	if counter == nil {
+		t.Fatalf("no map %s", name)
+	}
+	out := make([]int64, counter.MaxEntries())
+	for i := range out {
+		var each []uint64
+		if err := counter.Lookup(uint32(i), &each); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range each {
+			out[i] += int64(n)
+		}
+	}
+	return out
+}
+
+// Watch remembers the present values of counter maps.
+type Watch struct {
+	probe  *probe.Probe
+	before map[string][]int64
+}
+
+// NewWatch starts watching counters of a probe.
+func NewWatch(t testing.TB, p *probe.Probe, names ...string) *Watch {
+	t.Helper()
+	w := &Watch{probe: p, before: map[string][]int64{}}
+	for _, name := range names {
+		w.before[name] = Sum(t, p, name)
+	}
+	return w
+}
+
+// Expect fails the test unless each watched counter has changed by just these
+// amounts, by index. A counter that is not named must not have changed.
+func (w *Watch) Expect(t testing.TB, want map[string]map[int]int64) {
+	t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(w.before)) {
+		for i, now := range Sum(t, w.probe, name) {
+			if got := now - w.before[name][i]; got != want[name][i] {
+				t.Errorf("%s[%d] changed by %d, want %d", name, i, got, want[name][i])
+			}
+		}
+	}
+}
