@@ -102,6 +102,19 @@ func (p *Process) StatExe(ctx context.Context) (Info, error) {
 	}, nil)
 }
 
+// OpenNS opens a namespace of the process by its name in /proc/PID/ns, for
+// setns(2). It needs CAP_SYS_PTRACE for processes of others.
+func (p *Process) OpenNS(name string) (*os.File, error) {
+	path := "/proc/" + strconv.Itoa(p.Pid) + "/ns/" + name
+	fd, err := control(p.dir, func(base int) (int, error) {
+		return openat(base, "ns/"+name, unix.O_RDONLY)
+	})
+	if err != nil {
+		return nil, pathError("open", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
 // ProcRoot is the root file system of a process: a Tree like any other, in
 // which no link leads out. Close it.
 type ProcRoot struct{ *Tree }

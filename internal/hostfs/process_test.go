@@ -174,3 +174,24 @@ func TestParseStartTime(t *testing.T) {
 		t.Errorf("%d, %v", got, err)
 	}
 }
+
+func TestOpenNS(t *testing.T) {
+	t.Parallel()
+	p, err := New(Paths{}).Process(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	f, err := p.OpenNS("net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var got, want unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(f.Fd()), &got), unix.Stat("/proc/self/ns/net", &want)); err != nil || got.Ino != want.Ino {
+		t.Errorf("inode %d, want %d: %v", got.Ino, want.Ino, err)
+	}
+	if _, err := p.OpenNS("none"); !errors.Is(err, ErrNotExist) {
+		t.Errorf("a namespace that does not exist: %v", err)
+	}
+}
