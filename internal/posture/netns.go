@@ -32,13 +32,25 @@ func inNetNS(ctx context.Context, root *hostfs.Root, pid int, f func() error) er
 	if same {
 		return f()
 	}
+	return onOwnThread(func() error {
+		if err := enterNetNS(root, pid); err != nil {
+			return fmt.Errorf("enter the network namespace of process %d: %w: run in the host's network namespace, or grant CAP_SYS_ADMIN and CAP_SYS_PTRACE", pid, err)
+		}
+		return f()
+	})
+}
+
+// onOwnThread calls f on a thread that ends afterwards, so that f may change
+// its namespaces and no other goroutine ever finds itself in them. It never is
+// the main thread: that one does not end, and /proc/self shows its namespaces.
+func onOwnThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		// Never unlocked: the thread ends with the goroutine, and no other
-		// goroutine finds itself in a foreign namespace.
 		runtime.LockOSThread()
-		if err := enterNetNS(root, pid); err != nil {
-			done <- fmt.Errorf("enter the network namespace of process %d: %w: run in the host's network namespace, or grant CAP_SYS_ADMIN and CAP_SYS_PTRACE", pid, err)
+		if unix.Gettid() == unix.Getpid() {
+			// While this goroutine holds the main thread, another cannot get it.
+			done <- onOwnThread(f)
+			runtime.UnlockOSThread()
 			return
 		}
 		done <- f()
