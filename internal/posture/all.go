@@ -11,5 +11,9 @@ func collectors() []Spec {
 		sysctlCollector(),
 		firewallCollector(),
 		auditCollector(),
+		selinuxCollector(),
+		apparmorCollector(),
+		kernelCollector(),
+		mountsCollector(),
 	}
 }
