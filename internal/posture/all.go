@@ -15,5 +15,8 @@ func collectors() []Spec {
 		apparmorCollector(),
 		kernelCollector(),
 		mountsCollector(),
+		fileModesCollector(),
+		timeCollector(),
+		coreDumpsCollector(),
 	}
 }
