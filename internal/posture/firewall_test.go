@@ -192,8 +192,12 @@ func TestParseLegacy(t *testing.T) {
 	if got, want := (ruleset{table}).state().describe(), "active=iptables ip=true ip6=false rules=ip filter 0"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	if _, err := legacyIPv4.parse("filter", info, legacyTable()[:200]); err == nil {
-		t.Error("half an entry is accepted")
+	short := legacyTable()
+	binary.NativeEndian.PutUint16(short[90:], 144) // a standard target without its verdict
+	for name, b := range map[string][]byte{"half an entry": legacyTable()[:200], "no verdict": append(short[:144:144], short[152:]...)} {
+		if _, err := legacyIPv4.parse("filter", info, b); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
 	}
 }
 

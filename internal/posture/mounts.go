@@ -71,11 +71,7 @@ type mountTable []mount
 // finds it: from the root down, into each mount on the way. One that lies
 // below a later mount of an upper directory is not seen.
 func (t mountTable) at(point string) (mount, bool) {
-	ids := make(map[string]bool, len(t))
-	for _, m := range t {
-		ids[m.id] = true
-	}
-	i := slices.IndexFunc(t, func(m mount) bool { return m.point == "/" && (!ids[m.parent] || m.parent == m.id) })
+	i := slices.IndexFunc(t, func(m mount) bool { return m.point == "/" })
 	if i < 0 {
 		return mount{}, false
 	}
