@@ -20,6 +20,10 @@ import (
 
 const (
 	netlinkTimeout = 5 * time.Second
+	// netlinkBuffer is what the kernel fills at a time, in bytes; it gives no
+	// more than 32 KiB. A dump walks the rules from the first one each time,
+	// so a small buffer makes a long one very slow.
+	netlinkBuffer = 64 << 10
 	// dumpAttempts is how often a dump is repeated that a change interrupted.
 	dumpAttempts = 4
 	// maxStoredRules bounds what is kept; the rest is only counted.
@@ -81,7 +85,7 @@ func nftError(err error) error {
 
 // dialNetlink opens a netlink socket whose calls end with ctx, or sooner.
 func dialNetlink(ctx context.Context, family int) (*netlink.Conn, error) {
-	conn, err := netlink.Dial(family, nil)
+	conn, err := netlink.Dial(family, &netlink.Config{MessageBufferSize: netlinkBuffer})
 	if err != nil {
 		return nil, err
 	}
