@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -71,18 +72,30 @@ func auditctl(t *testing.T, args ...string) string {
 	return string(out)
 }
 
+// auditAlone keeps a second run of these tests away: there is one audit system.
+func auditAlone(t *testing.T) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(os.TempDir(), "security-exporter-audit-test.lock"))
+	must(t, err)
+	t.Cleanup(func() { _ = f.Close() })
+	must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+}
+
 // The kernel's own answer, with auditctl(8) as the oracle. Auditing is neither
 // switched on nor off, and the rule matches nobody.
 func TestAuditKernel(t *testing.T) {
 	needsRoot(t, "auditctl")
+	auditAlone(t)
 	rule := strings.Fields("always,exit -F arch=b64 -S swapoff -F auid=4242424 -F key=security-exporter-test")
 	before := compareAudit(t)
 	if before.Enabled == 2 {
 		t.Skip("auditing is locked until the next boot")
 	}
 	auditctl(t, append([]string{"-a"}, rule...)...)
+	remove := sync.OnceFunc(func() { auditctl(t, append([]string{"-d"}, rule...)...) })
+	t.Cleanup(remove)
 	after := compareAudit(t)
-	auditctl(t, append([]string{"-d"}, rule...)...)
+	remove()
 	if after.rules != before.rules+1 {
 		t.Errorf("%d rules, before %d", after.rules, before.rules)
 	}
@@ -124,6 +137,7 @@ func compareAudit(t *testing.T) *auditState {
 // auditd registers itself, and is gone when it ends.
 func TestAuditDaemon(t *testing.T) {
 	needsRoot(t, "auditd")
+	auditAlone(t)
 	root := hostfs.New(hostfs.Paths{})
 	if s, err := queryAudit(t.Context()); err != nil {
 		t.Fatal(err)
