@@ -62,7 +62,7 @@ func eachPacman(ctx context.Context, t *hostfs.Tree, f func(dir string, desc map
 		return err
 	}
 	for _, e := range entries {
-		if e.Type != 0 && !e.Type.IsDir() || e.Name == "ALPM_DB_VERSION" {
+		if !e.Type.IsDir() {
 			continue
 		}
 		dir := pacmanDir + "/" + e.Name
