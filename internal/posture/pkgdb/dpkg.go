@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -28,6 +29,9 @@ func readDpkg(ctx context.Context, t *hostfs.Tree) (Database, error) {
 		return Database{}, err
 	}
 	patched, err := dpkgPatched(ctx, t)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errNoTime, err)
+	}
 	return Database{Count: len(packages), Patched: patched}, err
 }
 

@@ -43,6 +43,9 @@ const (
 	maxPackages = 1 << 17
 )
 
+// errNoTime: only the time of the last patch could not be read.
+var errNoTime = errors.New("time of the last patch")
+
 var errTooMany = fmt.Errorf("%w of %d packages", hostfs.ErrTooLarge, maxPackages)
 
 // Database is what one package manager says about a tree.
@@ -63,17 +66,17 @@ type Owner struct {
 }
 
 // Read returns the databases of a tree; none is no error. With an error, those
-// returned are complete and the error names the others.
+// returned are right, though perhaps without Patched, and the error names
+// what is missing.
 func Read(ctx context.Context, t *hostfs.Tree) ([]Database, error) {
 	var out []Database
 	var errs []error
 	for _, m := range managers() {
 		d, err := m.read(ctx, t)
-		switch {
-		case errors.Is(err, hostfs.ErrNotExist):
-		case err != nil:
+		if err != nil && !errors.Is(err, hostfs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("%s database: %w", m.kind, err))
-		default:
+		}
+		if err == nil || errors.Is(err, errNoTime) {
 			d.Type = m.kind
 			out = append(out, d)
 		}

@@ -266,6 +266,16 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// A log that cannot be read costs the time, not the count.
+func TestDpkgLogDamaged(t *testing.T) {
+	t.Parallel()
+	root, _ := tree(t, map[string]string{"var/lib/dpkg/status": stanza("a", "amd64", "install ok installed", "2"), dpkgLog + ".1.gz": "not gzip"})
+	d, err := Read(t.Context(), root)
+	if err == nil || !strings.Contains(err.Error(), "dpkg.log.1.gz") || len(d) != 1 || d[0] != (Database{Type: Dpkg, Count: 1}) {
+		t.Errorf("%v, %v", d, err)
+	}
+}
+
 // A rollback journal means that a transaction is under way.
 func TestSQLiteJournal(t *testing.T) {
 	t.Parallel()
