@@ -133,7 +133,10 @@ func (p *Process) follow(link string, flags int) (int, error) {
 
 // Dir is an open directory, for a pass over thousands of links such as
 // /proc/PID/fd: one call of the kernel for each. Use it from one goroutine.
-type Dir struct{ f *os.File }
+type Dir struct {
+	f   *os.File
+	buf []byte
+}
 
 // OpenDir opens a directory of /proc or /sys.
 func (t *Tree) OpenDir(ctx context.Context, name string) (*Dir, error) {
@@ -141,7 +144,7 @@ func (t *Tree) OpenDir(ctx context.Context, name string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{f}, nil
+	return &Dir{f: f}, nil
 }
 
 // Names lists the directory in the kernel's order, at most MaxEntries.
@@ -161,8 +164,14 @@ func (d *Dir) Readlink(name string) (string, error) {
 	if strings.Contains(name, "/") {
 		return "", pathError("readlink", name, unix.EINVAL)
 	}
-	s, err := readlinkFD(int(d.f.Fd()), name)
-	return s, pathError("readlink", name, err)
+	if d.buf == nil {
+		d.buf = make([]byte, unix.PathMax)
+	}
+	n, err := control(d.f, func(fd int) (int, error) { return unix.Readlinkat(fd, name, d.buf) })
+	if err != nil {
+		return "", pathError("readlink", name, err)
+	}
+	return string(d.buf[:n]), nil
 }
 
 // Close releases the directory.

@@ -10,5 +10,6 @@ func collectors() []Spec {
 		loginDefsCollector(),
 		sysctlCollector(),
 		packagesCollector(),
+		portsCollector(),
 	}
 }
