@@ -43,29 +43,42 @@ func (p *Process) Close() error { return p.dir.Close() }
 // of /proc/PID/stat, see proc_pid_stat(5). With the pid it names a process
 // for as long as the host runs.
 func (p *Process) StartTime(ctx context.Context) (uint64, error) {
+	_, ticks, err := p.NameAndStart(ctx)
+	return ticks, err
+}
+
+// NameAndStart is the name the process gave itself, any bytes but zero, and
+// its StartTime, both from one read of /proc/PID/stat.
+func (p *Process) NameAndStart(ctx context.Context) (string, uint64, error) {
 	b, err := p.ReadLimit(ctx, "stat", ValueLimit)
 	if err != nil {
-		return 0, err
+		return "", 0, err
 	}
-	ticks, err := parseStartTime(b)
-	return ticks, pathError("parse", "/proc/"+strconv.Itoa(p.Pid)+"/stat", err)
+	name, ticks, err := parseStat(b)
+	return name, ticks, pathError("parse", "/proc/"+strconv.Itoa(p.Pid)+"/stat", err)
 }
 
 var errNoStartTime = errors.New("no start time in field 22")
 
-// parseStartTime looks behind the last parenthesis: a process chooses its own
-// name, parentheses and blanks included.
 func parseStartTime(stat []byte) (uint64, error) {
+	_, ticks, err := parseStat(stat)
+	return ticks, err
+}
+
+// parseStat looks for the first and the last parenthesis: a process chooses
+// its own name, parentheses and blanks included.
+func parseStat(stat []byte) (string, uint64, error) {
 	const fieldsBehindName = 22 - 2
-	i := bytes.LastIndexByte(stat, ')')
-	if i < 0 {
-		return 0, errNoStartTime
+	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	if end < 0 || open < 0 || open > end {
+		return "", 0, errNoStartTime
 	}
-	f := strings.Fields(string(stat[i+1:]))
+	f := strings.Fields(string(stat[end+1:]))
 	if len(f) < fieldsBehindName {
-		return 0, errNoStartTime
+		return "", 0, errNoStartTime
 	}
-	return strconv.ParseUint(f[fieldsBehindName-1], 10, 64)
+	ticks, err := strconv.ParseUint(f[fieldsBehindName-1], 10, 64)
+	return string(stat[open+1 : end]), ticks, err
 }
 
 // OpenExe opens the file the process runs, also when its name is deleted. It

@@ -71,6 +71,7 @@ func portsWith(dump func(tcpStates uint32) ([]socket, error)) Spec {
 
 type ports struct {
 	dump   func(tcpStates uint32) ([]socket, error)
+	owners owners
 	finder *version.Finder
 
 	use, listening, dual, shared, application *metric.Metric
@@ -91,7 +92,7 @@ func (p *ports) collect(ctx context.Context, in *Input, out *metric.Batch) error
 	p.summarise(sockets, out)
 
 	sockets = slices.DeleteFunc(sockets, func(s socket) bool { return !s.shown(wanted) })
-	owner, ownErr := socketOwners(ctx, in, sockets)
+	owner, ownErr := p.owners.find(ctx, in, sockets)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

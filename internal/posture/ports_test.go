@@ -37,7 +37,11 @@ func TestPorts(t *testing.T) {
 			return
 		}
 		// Bytes that a repository would rather not hold.
-		must(t, os.WriteFile(filepath.Join(rootfs, "proc/10/comm"), []byte("a\xff\xfe\"\\\nb\x1b[31m"+strings.Repeat("é", 200)+"\n"), 0o644))
+		stat := filepath.Join(rootfs, "proc/10/stat")
+		text, err := os.ReadFile(stat)
+		must(t, err)
+		evil := "a\xff\xfe\"\\\nb\x1b[31m" + strings.Repeat("é", 200)
+		must(t, os.WriteFile(stat, []byte(strings.Replace(string(text), "placeholder", evil, 1)), 0o644))
 		must(t, os.Remove(filepath.Join(rootfs, "proc/10/exe")))
 		must(t, os.Symlink("/no such/\xc3(\n"+strings.Repeat("x", 300), filepath.Join(rootfs, "proc/10/exe")))
 	}))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"security-exporter/internal/hostfs"
 )
@@ -15,40 +16,97 @@ import (
 // Reads the links of /proc/PID/fd: proc_pid_fd(5). A socket is
 // "socket:[INODE]" there, with the inode number that sock_diag reports.
 
-// socketOwners maps the inodes of the sockets to the lowest pid that has them
-// open, in one pass over all processes that ends when nothing is left to find.
-// The error says that some may have been missed.
-func socketOwners(ctx context.Context, in *Input, sockets []socket) (map[uint32]int, error) {
-	want := make(map[uint32]bool, len(sockets))
+// recheck is how long a socket that no process has, such as one of the kernel,
+// is not looked for again.
+const recheck = 5 * time.Minute
+
+// holder is where a socket was found: a descriptor of a process.
+type holder struct {
+	pid int
+	fd  string
+}
+
+// owners remembers where sockets were found. A descriptor that still leads to
+// the socket is its owner still, so a run where nothing changed costs one
+// system call or three for each socket; anything new costs one pass over all
+// descriptors, however many sockets are new.
+type owners struct {
+	held   map[uint32]holder
+	nobody map[uint32]time.Time
+}
+
+// find maps the inodes of the sockets to the process that has them open: the
+// one with the lowest pid when the socket was first seen. The error says that
+// some may have been missed.
+func (o *owners) find(ctx context.Context, in *Input, sockets []socket) (map[uint32]int, error) {
+	held, nobody := make(map[uint32]holder, len(sockets)), make(map[uint32]time.Time)
+	want := make(map[uint32]bool)
 	for _, s := range sockets {
-		if s.inode != 0 {
+		if s.inode == 0 {
+			continue
+		}
+		h, ok := o.held[s.inode]
+		until, lost := o.nobody[s.inode]
+		switch {
+		case ok && h.still(ctx, in, s.inode):
+			held[s.inode] = h
+		case lost && in.Now().Before(until):
+			nobody[s.inode] = until
+		default:
 			want[s.inode] = true
 		}
 	}
-	if len(want) == 0 {
-		return nil, nil
-	}
-	pids, err := in.Pids(ctx)
+	denied, err := pass(ctx, in, want, held)
 	if err != nil {
 		return nil, err
 	}
+	if denied == 0 && ctx.Err() == nil {
+		for inode := range want {
+			nobody[inode] = in.Now().Add(recheck)
+		}
+	}
+	o.held, o.nobody = held, nobody
+	pids := make(map[uint32]int, len(held))
+	for inode, h := range held {
+		pids[inode] = h.pid
+	}
+	return pids, ownerless(len(want), denied)
+}
+
+func (h holder) still(ctx context.Context, in *Input, inode uint32) bool {
+	link, err := in.Procfs.Readlink(ctx, strconv.Itoa(h.pid)+"/fd/"+h.fd)
+	if err != nil {
+		return false
+	}
+	got, ok := parseSocketLink(link)
+	return ok && got == inode
+}
+
+// pass goes over the descriptors of all processes, in the order of their pids,
+// until nothing is left to find. It moves what it finds from want to held and
+// returns the number of processes it may not look into.
+func pass(ctx context.Context, in *Input, want map[uint32]bool, held map[uint32]holder) (denied int, err error) {
+	if len(want) == 0 {
+		return 0, nil
+	}
+	pids, err := in.Pids(ctx)
+	if err != nil {
+		return 0, err
+	}
 	slices.Sort(pids)
-	owner := make(map[uint32]int, len(want))
-	denied := 0
 	for _, pid := range pids {
 		if len(want) == 0 || ctx.Err() != nil {
 			break
 		}
-		if err := ownedBy(ctx, in, pid, want, owner); errors.Is(err, hostfs.ErrPermission) {
+		if err := heldBy(ctx, in, pid, want, held); errors.Is(err, hostfs.ErrPermission) {
 			denied++
 		}
 	}
-	return owner, ownerless(len(want), denied)
+	return denied, nil
 }
 
-// ownedBy moves the sockets of one process from want to owner. A process that
-// goes meanwhile had none.
-func ownedBy(ctx context.Context, in *Input, pid int, want map[uint32]bool, owner map[uint32]int) error {
+// heldBy looks through one process. One that goes meanwhile had none.
+func heldBy(ctx context.Context, in *Input, pid int, want map[uint32]bool, held map[uint32]holder) error {
 	dir, err := in.Procfs.OpenDir(ctx, strconv.Itoa(pid)+"/fd")
 	if err != nil {
 		return err
@@ -67,7 +125,7 @@ func ownedBy(ctx context.Context, in *Input, pid int, want map[uint32]bool, owne
 			continue
 		}
 		if inode, ok := parseSocketLink(link); ok && want[inode] {
-			owner[inode] = pid
+			held[inode] = holder{pid, name}
 			delete(want, inode)
 		}
 	}

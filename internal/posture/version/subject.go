@@ -11,7 +11,7 @@ import (
 	"security-exporter/internal/hostfs"
 )
 
-// Reads comm, exe, stat, cmdline, cwd, cgroup and root of /proc/PID:
+// Reads exe, stat, cmdline, cwd, cgroup and root of /proc/PID:
 // proc_pid(5).
 
 // deletedSuffix is what the kernel puts behind the name of a removed file.
@@ -58,23 +58,18 @@ func (f *Finder) open(ctx context.Context, root *hostfs.Root, pid int) (*subject
 		return s, err
 	}
 	defer func() { _ = p.Close() }()
-	name, err := p.ReadLimit(ctx, "comm", hostfs.ValueLimit)
-	if err != nil {
-		return s, err
-	}
-	s.id.Name = strings.TrimSuffix(string(name), "\n")
-	if s.link, err = p.Readlink(ctx, "exe"); err != nil {
-		return s, nil
-	}
-	s.id.Exe = strings.TrimSuffix(s.link, deletedSuffix)
 	if s.proc, err = f.root.Process(pid); err != nil {
 		return s, err
 	}
 	// The first handle still answers, so both are of one process.
-	if s.start, err = p.StartTime(ctx); err != nil {
+	if s.id.Name, s.start, err = p.NameAndStart(ctx); err != nil {
 		s.close()
 		return s, err
 	}
+	if s.link, err = p.Readlink(ctx, "exe"); err != nil {
+		return s, nil
+	}
+	s.id.Exe = strings.TrimSuffix(s.link, deletedSuffix)
 	i, err := s.proc.StatExe(ctx)
 	if err != nil {
 		return s, nil

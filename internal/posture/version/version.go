@@ -75,7 +75,7 @@ func Sources() []string {
 // Identity is what is known about a process. Strings are as the process chose
 // them, not cleaned.
 type Identity struct {
-	// Name is comm, Exe the path of the executable as the process sees it,
+	// Name is what the process calls itself (comm), Exe the path of the executable as the process sees it,
 	// empty when it may not be read.
 	Name, Exe string
 	// App names the application: that of the source of the version, or the
