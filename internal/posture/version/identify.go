@@ -27,10 +27,11 @@ type found struct {
 type fileKey struct {
 	root, exe, program fileID
 	name               string
+	replaced           bool
 }
 
 func (s *subject) key() fileKey {
-	k := fileKey{s.rootID, s.exe, s.programID, s.id.Exe}
+	k := fileKey{s.rootID, s.exe, s.programID, s.id.Exe, s.replaced}
 	k.root.modified = time.Time{}
 	if s.program.kind != kindBinary {
 		k.name += "\x00" + s.program.path + "\x00" + strings.Join(s.program.classPath, ":")

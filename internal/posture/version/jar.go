@@ -181,7 +181,7 @@ func parsePom(b []byte) pom {
 // name.
 func splitJarName(file string) (name, version string) {
 	base := strings.TrimSuffix(strings.TrimSuffix(file, ".jar"), ".war")
-	m := regexp.MustCompile(`^(.+?)[-_]v?([0-9]+(?:\.[0-9A-Za-z]+)+(?:[-+.][0-9A-Za-z.+-]+)?)$`).FindStringSubmatch(base)
+	m := regexp.MustCompile(`^(.+?)-v?([0-9]+(?:\.[0-9A-Za-z]+)+(?:[-+.][0-9A-Za-z.+-]+)?)$`).FindStringSubmatch(base)
 	if m == nil {
 		return base, ""
 	}

@@ -115,12 +115,13 @@ func (s *subject) inspect(ctx context.Context) error {
 	if s.program.path == "" {
 		return nil
 	}
-	if !path.IsAbs(s.program.path) || s.program.kind == kindJava {
-		if s.program.cwd, err = s.proc.Readlink(ctx, "cwd"); err != nil {
-			return err
-		}
+	if s.program.cwd, err = s.proc.Readlink(ctx, "cwd"); err != nil {
+		return err
 	}
-	if !path.IsAbs(s.program.path) && s.program.kind != kindClass {
+	if s.program.kind == kindClass || s.program.kind == kindModule {
+		return nil
+	}
+	if !path.IsAbs(s.program.path) {
 		s.program.path = path.Join(s.program.cwd, s.program.path)
 	}
 	if i, err := s.root.Stat(ctx, s.program.path); err == nil {
