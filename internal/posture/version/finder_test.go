@@ -290,3 +290,29 @@ func TestFindCached(t *testing.T) {
 		t.Errorf("%q after %s", got, Found)
 	}
 }
+
+// When the time for lookups is used up, a process keeps its name and what was
+// known of it.
+func TestFindOutOfTime(t *testing.T) {
+	t.Parallel()
+	c := newContainer(t)
+	c.binary("usr/bin/daemon")
+	c.write("lib/apk/db/installed", "P:daemon\nV:1.0-r0\nF:usr/bin\nR:daemon\n\n")
+	pid, fresh := c.run("/", "/usr/bin/daemon"), c.run("/", "/usr/bin/daemon")
+	finder, root := NewFinder(time.Now), hostfs.New(hostfs.Paths{})
+	if got := finder.Find(t.Context(), root, []int{pid})[pid]; got.Version != "1.0-r0" {
+		t.Fatalf("%+v", got)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	old, err := finder.open(t.Context(), over, root, pid)
+	if err != nil || old.old == nil || old.old.id.Version != "1.0-r0" {
+		t.Errorf("%+v, %v", old, err)
+	}
+	s, err := finder.open(t.Context(), over, root, fresh)
+	if err != nil || s.id.Name != "daemon" || s.id.Exe != "/usr/bin/daemon" || s.old != nil {
+		t.Errorf("%+v, %v", s, err)
+	}
+	old.close()
+	s.close()
+}

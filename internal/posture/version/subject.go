@@ -4,6 +4,7 @@ package version
 
 import (
 	"context"
+	"errors"
 	"path"
 	"strings"
 	"time"
@@ -50,8 +51,9 @@ type subject struct {
 }
 
 // open reads what is cheap. A process that may not be inspected has a name
-// only; that is no error.
-func (f *Finder) open(ctx context.Context, root *hostfs.Root, pid int) (*subject, error) {
+// only; that is no error. /proc always answers, so it is read in the time of
+// the caller; the executable may lie on a file system that does not.
+func (f *Finder) open(ctx, budget context.Context, root *hostfs.Root, pid int) (*subject, error) {
 	s := &subject{pid: pid, id: Identity{Source: None}}
 	p, err := root.Process(pid)
 	if err != nil {
@@ -70,12 +72,14 @@ func (f *Finder) open(ctx context.Context, root *hostfs.Root, pid int) (*subject
 		return s, nil
 	}
 	s.id.Exe = strings.TrimSuffix(s.link, deletedSuffix)
-	i, err := s.proc.StatExe(ctx)
-	if err != nil {
-		return s, nil
+	old, ok := f.byProcess[pid]
+	same := ok && old.start == s.start && old.link == s.link && f.now().Before(old.until)
+	i, err := s.proc.StatExe(budget)
+	if err == nil {
+		s.exe = idOf(i)
+		same = same && old.exe == s.exe
 	}
-	s.exe = idOf(i)
-	if old, ok := f.byProcess[pid]; ok && old.start == s.start && old.exe == s.exe && old.link == s.link && f.now().Before(old.until) {
+	if same && (err == nil || errors.Is(err, hostfs.ErrHung)) {
 		s.old = &old
 	}
 	return s, nil

@@ -121,13 +121,13 @@ func (f *Finder) Find(ctx context.Context, root *hostfs.Root, pids []int) map[in
 	if f.from != root {
 		f.from, f.root = root, root.Isolate()
 	}
-	ctx, cancel := context.WithTimeout(ctx, RunTime)
+	budget, cancel := context.WithTimeout(ctx, RunTime)
 	defer cancel()
 	out := make(map[int]Identity, len(pids))
 	keep := make(map[int]seen, len(pids))
 	var fresh []*subject
 	for _, pid := range pids {
-		s, err := f.open(ctx, root, pid)
+		s, err := f.open(ctx, budget, root, pid)
 		if errors.Is(err, hostfs.ErrNotExist) {
 			continue
 		}
@@ -139,7 +139,7 @@ func (f *Finder) Find(ctx context.Context, root *hostfs.Root, pids []int) map[in
 		}
 		fresh = append(fresh, s)
 	}
-	f.identify(ctx, fresh)
+	f.identify(budget, fresh)
 	for _, s := range fresh {
 		s.finish()
 		out[s.pid] = s.id
