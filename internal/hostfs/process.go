@@ -43,29 +43,42 @@ func (p *Process) Close() error { return p.dir.Close() }
 // of /proc/PID/stat, see proc_pid_stat(5). With the pid it names a process
 // for as long as the host runs.
 func (p *Process) StartTime(ctx context.Context) (uint64, error) {
+	_, ticks, err := p.NameAndStart(ctx)
+	return ticks, err
+}
+
+// NameAndStart is the name the process gave itself, any bytes but zero, and
+// its StartTime, both from one read of /proc/PID/stat.
+func (p *Process) NameAndStart(ctx context.Context) (string, uint64, error) {
 	b, err := p.ReadLimit(ctx, "stat", ValueLimit)
 	if err != nil {
-		return 0, err
+		return "", 0, err
 	}
-	ticks, err := parseStartTime(b)
-	return ticks, pathError("parse", "/proc/"+strconv.Itoa(p.Pid)+"/stat", err)
+	name, ticks, err := parseStat(b)
+	return name, ticks, pathError("parse", "/proc/"+strconv.Itoa(p.Pid)+"/stat", err)
 }
 
 var errNoStartTime = errors.New("no start time in field 22")
 
-// parseStartTime looks behind the last parenthesis: a process chooses its own
-// name, parentheses and blanks included.
 func parseStartTime(stat []byte) (uint64, error) {
+	_, ticks, err := parseStat(stat)
+	return ticks, err
+}
+
+// parseStat looks for the first and the last parenthesis: a process chooses
+// its own name, parentheses and blanks included.
+func parseStat(stat []byte) (string, uint64, error) {
 	const fieldsBehindName = 22 - 2
-	i := bytes.LastIndexByte(stat, ')')
-	if i < 0 {
-		return 0, errNoStartTime
+	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	if end < 0 || open < 0 || open > end {
+		return "", 0, errNoStartTime
 	}
-	f := strings.Fields(string(stat[i+1:]))
+	f := strings.Fields(string(stat[end+1:]))
 	if len(f) < fieldsBehindName {
-		return 0, errNoStartTime
+		return "", 0, errNoStartTime
 	}
-	return strconv.ParseUint(f[fieldsBehindName-1], 10, 64)
+	ticks, err := strconv.ParseUint(f[fieldsBehindName-1], 10, 64)
+	return string(stat[open+1 : end]), ticks, err
 }
 
 // OpenExe opens the file the process runs, also when its name is deleted. It
@@ -146,7 +159,10 @@ func (p *Process) follow(link string, flags int) (int, error) {
 
 // Dir is an open directory, for a pass over thousands of links such as
 // /proc/PID/fd: one call of the kernel for each. Use it from one goroutine.
-type Dir struct{ f *os.File }
+type Dir struct {
+	f   *os.File
+	buf []byte
+}
 
 // OpenDir opens a directory of /proc or /sys.
 func (t *Tree) OpenDir(ctx context.Context, name string) (*Dir, error) {
@@ -154,7 +170,7 @@ func (t *Tree) OpenDir(ctx context.Context, name string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{f}, nil
+	return &Dir{f: f}, nil
 }
 
 // Names lists the directory in the kernel's order, at most MaxEntries.
@@ -174,8 +190,14 @@ func (d *Dir) Readlink(name string) (string, error) {
 	if strings.Contains(name, "/") {
 		return "", pathError("readlink", name, unix.EINVAL)
 	}
-	s, err := readlinkFD(int(d.f.Fd()), name)
-	return s, pathError("readlink", name, err)
+	if d.buf == nil {
+		d.buf = make([]byte, unix.PathMax)
+	}
+	n, err := control(d.f, func(fd int) (int, error) { return unix.Readlinkat(fd, name, d.buf) })
+	if err != nil {
+		return "", pathError("readlink", name, err)
+	}
+	return string(d.buf[:n]), nil
 }
 
 // Close releases the directory.
