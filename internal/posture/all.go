@@ -9,5 +9,8 @@ func collectors() []Spec {
 		osCollector(),
 		loginDefsCollector(),
 		sysctlCollector(),
+		accountsCollector(),
+		passwordCollector(),
+		sudoCollector(),
 	}
 }
