@@ -20,10 +20,11 @@ import (
 // and, for has_sudo, what the collector sudo reads. Accounts of other sources,
 // such as LDAP, are not listed; account_source_info says that there are some.
 
-// accountStates are the values of the label state. Those of shadowStates need
-// shadow(5).
+// The values of the label state: those that passwd(5) tells by itself, those
+// that need shells(5) and those that need shadow(5).
 var (
-	passwdStates = []string{"uid0", "login_shell", "unlisted_shell", "duplicate_name", "duplicate_uid"}
+	passwdStates = []string{"uid0", "duplicate_name", "duplicate_uid"}
+	shellStates  = []string{"login_shell", "unlisted_shell"}
 	shadowStates = []string{"empty_password", "locked", "no_password", "expired", "must_change"}
 )
 
@@ -39,10 +40,10 @@ func accountsCollector() Spec {
 			metric.Open("other_groups", "Comma list of the other groups of group(5)."),
 			metric.Open("has_sudo", "true if sudoers allows at least one command, false, or unknown if a source that is not read decides.")),
 		accounts: metric.New(metric.Gauge, "linux_security_accounts",
-			"Accounts of passwd in a state: uid0; login_shell (one that shells(5) lists); unlisted_shell (another one that is not nologin or false); "+
+			"Accounts of passwd in a state: uid0; login_shell (one that shells(5) lists); unlisted_shell (another one, but for nologin, false, sync, halt, shutdown and /dev/null); "+
 				"duplicate_name and duplicate_uid (an earlier line has it); empty_password (none needed); locked (with a !); no_password (no password fits); "+
-				"expired (account, or password beyond its grace); must_change (at the next login). Those of shadow are absent if it cannot be read.",
-			metric.Closed("state", slices.Concat(passwdStates, shadowStates)...)),
+				"expired (account, or password beyond its grace); must_change (at the next login). Those that need a file which cannot be read are absent.",
+			metric.Closed("state", slices.Concat(passwdStates, shellStates, shadowStates)...)),
 		groups: metric.New(metric.Gauge, "linux_security_groups",
 			"Lines of group with a name or number that an earlier line has.", metric.Closed("state", "duplicate_name", "duplicate_gid")),
 		source: metric.NewState("linux_security_account_source_info",
@@ -71,10 +72,16 @@ func (m *accountsMetrics) collect(ctx context.Context, in *Input, out *metric.Ba
 	}
 	shells, err := readShells(ctx, in.Rootfs)
 	problems = append(problems, err)
-	m.addStates(passwdStates, db.states(shells), out)
-	name, gid := db.duplicateGroups()
-	out.Add(m.groups, float64(name), "duplicate_name")
-	out.Add(m.groups, float64(gid), "duplicate_gid")
+	states := db.states(shells)
+	m.addStates(passwdStates, states, out)
+	if err == nil {
+		m.addStates(shellStates, states, out)
+	}
+	if !db.noGroups {
+		name, gid := db.duplicateGroups()
+		out.Add(m.groups, float64(name), "duplicate_name")
+		out.Add(m.groups, float64(gid), "duplicate_gid")
+	}
 
 	shadow, _, err := readShadow(ctx, in.Rootfs)
 	if errors.Is(err, hostfs.ErrNotExist) {
@@ -85,10 +92,9 @@ func (m *accountsMetrics) collect(ctx context.Context, in *Input, out *metric.Ba
 		m.addStates(shadowStates, db.secretStates(shadow, in.Now().Unix()/secondsOfDay), out)
 	}
 	sudo, err := readSudo(ctx, in, db)
-	if errors.Is(err, hostfs.ErrNotExist) {
-		err = nil
+	if sudo.policy != nil || !errors.Is(err, hostfs.ErrNotExist) {
+		problems = append(problems, err)
 	}
-	problems = append(problems, err)
 	if err := m.addInfo(ctx, db, sudo, out); err != nil {
 		return err
 	}
@@ -119,7 +125,7 @@ func (m *accountsMetrics) addInfo(ctx context.Context, db *accountDB, sudo *sudo
 	return nil
 }
 
-// states counts the accounts that are in each of passwdStates.
+// states counts the accounts that are in each of passwdStates and shellStates.
 func (db *accountDB) states(shells []string) map[string]int {
 	count := make(map[string]int)
 	for i, u := range db.users {
@@ -195,14 +201,19 @@ const (
 	shellUnlisted
 )
 
+// notShells are the programs, in the directories of the system, that stand in
+// place of a shell and let nobody work.
+var notShells = []string{"nologin", "false", "sync", "halt", "shutdown"}
+
 // loginShell tells whether a shell lets its user work. An empty one is
-// /bin/sh. nologin and false do not, even where shells(5) lists them.
+// /bin/sh. notShells do not, even where shells(5) lists them.
 func loginShell(shell string, listed []string) shellKind {
 	if shell == "" {
 		shell = "/bin/sh"
 	}
-	switch base := path.Base(shell); {
-	case base == "nologin" || base == "false":
+	dir, base := path.Split(strings.TrimPrefix(shell, "/usr"))
+	switch {
+	case (dir == "/bin/" || dir == "/sbin/") && slices.Contains(notShells, base), shell == "/dev/null":
 		return shellNone
 	case slices.Contains(listed, shell):
 		return shellListed

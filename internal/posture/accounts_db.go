@@ -24,6 +24,8 @@ type accountDB struct {
 	compat []compatEntry
 	// sources are those of nsswitch.conf by data base.
 	sources map[string][]string
+	// noGroups is set where group(5) is there but cannot be read.
+	noGroups bool
 
 	// The first entry of a name or number counts.
 	userByName  map[string]int
@@ -51,6 +53,7 @@ func readAccounts(ctx context.Context, root *hostfs.Tree) (*accountDB, error) {
 
 	b, err = readOptional(ctx, root, groupFile)
 	problems = append(problems, err)
+	db.noGroups = err != nil
 	groups, compat, err := parseGroup(groupFile, bytes.NewReader(b))
 	problems = append(problems, err)
 	db.groups = groups
@@ -98,6 +101,9 @@ func (db *accountDB) index() {
 // outside tells whether a data base of nsswitch.conf(5) has a source that is
 // not read here, so that what the files do not say may still be so.
 func (db *accountDB) outside(database string) bool {
+	if database == "group" && db.noGroups {
+		return true
+	}
 	for _, s := range db.sources[database] {
 		if !slices.Contains(localSources, s) || s == "compat" && len(db.compat) > 0 {
 			return true

@@ -118,4 +118,3 @@ func hostNames(ctx context.Context, in *Input) []string {
 	}
 	return names
 }
-

@@ -33,8 +33,8 @@ type sudoJudge struct {
 	// scopes are what the Defaults about authenticate are limited to, by index.
 	scopes map[int]judgedScope
 	// steps counts the aliases and commands that were looked at.
-	steps int
-	verdicts              map[string]sudoVerdict
+	steps    int
+	verdicts map[string]sudoVerdict
 }
 
 // judgedRule is a rule as it stands on this host.

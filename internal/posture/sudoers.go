@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"security-exporter/internal/hostfs"
@@ -188,6 +189,8 @@ type sudoersReader struct {
 	out      *sudoers
 	problems []error
 	opened   int
+	// open are the files that are being read: what includes the next one.
+	open []string
 }
 
 // readSudoers reads /etc/sudoers, or /usr/etc/sudoers where that is missing,
@@ -196,11 +199,11 @@ type sudoersReader struct {
 // others as well. It is nil if the first file cannot be read.
 func readSudoers(ctx context.Context, root *hostfs.Tree, host string) (*sudoers, error) {
 	r := &sudoersReader{ctx: ctx, root: root, host: host, out: newSudoers()}
-	file := sudoersFile
-	if _, err := root.Lstat(ctx, file); errors.Is(err, hostfs.ErrNotExist) {
-		file = vendorSudoersFile
+	err := r.read(sudoersFile)
+	if errors.Is(err, hostfs.ErrNotExist) && r.read(vendorSudoersFile) == nil {
+		err = nil
 	}
-	if err := r.read(file, 0); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	return r.out, errors.Join(r.problems...)
@@ -208,16 +211,22 @@ func readSudoers(ctx context.Context, root *hostfs.Tree, host string) (*sudoers,
 
 func newSudoers() *sudoers { return &sudoers{aliases: make(map[sudoAliasKey][]sudoMember)} }
 
-func (r *sudoersReader) read(file string, depth int) error {
+func (r *sudoersReader) read(file string) error {
 	b, err := r.root.ReadLimit(r.ctx, file, maxSudoersBytes)
 	if err != nil {
 		return err
 	}
 	r.out.files = append(r.out.files, file)
+	r.open = append(r.open, file)
+	defer func() { r.open = r.open[:len(r.open)-1] }()
 	err = parseSudoers(file, string(b), r.out, func(name string, dir bool) error {
-		return r.include(path.Dir(file), name, dir, depth+1)
+		return r.include(path.Dir(file), name, dir)
 	})
-	if err != nil {
+	switch {
+	case err == nil || len(r.problems) > maxProblems:
+	case len(r.problems) == maxProblems:
+		r.problems = append(r.problems, errors.New("sudoers: further files with errors"))
+	default:
 		r.problems = append(r.problems, err)
 	}
 	return nil
@@ -225,12 +234,12 @@ func (r *sudoersReader) read(file string, depth int) error {
 
 // include reads the file or directory that an include line names. The
 // problems of the files themselves are kept with their own name.
-func (r *sudoersReader) include(from, name string, dir bool, depth int) error {
+func (r *sudoersReader) include(from, name string, dir bool) error {
 	name = strings.ReplaceAll(name, "%h", r.host)
 	if !strings.HasPrefix(name, "/") {
 		name = path.Join(from, name)
 	}
-	if depth > maxSudoersDepth {
+	if len(r.open) > maxSudoersDepth {
 		return fmt.Errorf("includes %s more than %d files deep", name, maxSudoersDepth)
 	}
 	files := []string{name}
@@ -241,10 +250,13 @@ func (r *sudoersReader) include(from, name string, dir bool, depth int) error {
 		}
 	}
 	for _, f := range files {
+		if slices.Contains(r.open, path.Clean(f)) {
+			return fmt.Errorf("includes %s, which is being read: a loop", f)
+		}
 		if r.opened++; r.opened > maxSudoersFiles {
 			return fmt.Errorf("more than %d files are included", maxSudoersFiles)
 		}
-		err := r.read(f, depth)
+		err := r.read(path.Clean(f))
 		if dir && (errors.Is(err, hostfs.ErrNotRegular) || errors.Is(err, hostfs.ErrNotExist)) {
 			continue
 		}

@@ -56,7 +56,7 @@ func (p *sudoersParser) runas() (*sudoRunas, error) {
 	if p.accept(':') {
 		p.blanks()
 		if p.peek() != ')' {
-			if r.groups, err = p.list((*sudoersParser).userMember); err != nil {
+			if r.groups, err = p.list((*sudoersParser).groupMember); err != nil {
 				return nil, err
 			}
 		}

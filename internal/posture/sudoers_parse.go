@@ -26,10 +26,15 @@ func parseSudoers(file, text string, out *sudoers, include func(name string, dir
 	problems := fileProblems{file: file}
 	for p.pos < len(p.src) {
 		line := p.line
-		if !p.atEnd() {
-			if err := p.entry(); err != nil {
-				problems.add(line, "%w", err)
-			}
+		p.blanks()
+		var err error
+		if dir, ok := p.includes(); ok {
+			err = p.includeLine(dir)
+		} else if !p.atEnd() {
+			err = p.entry()
+		}
+		if err != nil {
+			problems.add(line, "%w", err)
 		}
 		p.nextLine()
 	}
@@ -51,16 +56,8 @@ var sudoAliasKinds = []struct {
 }
 
 func (p *sudoersParser) entry() error {
-	rest := p.src[p.pos:]
-	for _, prefix := range []string{"@include", "#include"} {
-		if after, ok := strings.CutPrefix(rest, prefix); ok {
-			dir := strings.HasPrefix(after, "dir")
-			p.pos += len(prefix)
-			if dir {
-				p.pos += len("dir")
-			}
-			return p.includeLine(dir)
-		}
+	if strings.HasPrefix(p.src[p.pos:], "@include") {
+		return errSudoSyntax
 	}
 	if p.keyword("Defaults", " \t@:!>\\") {
 		return p.defaultsEntry()
@@ -83,10 +80,25 @@ func (p *sudoersParser) keyword(word, follow string) bool {
 	return true
 }
 
-func (p *sudoersParser) includeLine(dir bool) error {
-	if !p.blanks() {
-		return errSudoSyntax
+// includes moves over the word of an include line. With # it is one only if a
+// blank follows; else it is a comment.
+func (p *sudoersParser) includes() (dir, ok bool) {
+	for _, k := range []struct {
+		word, follow string
+		dir          bool
+	}{
+		{"@includedir", " \t\"\\", true}, {"@include", " \t\"\\", false},
+		{"#includedir", " \t", true}, {"#include", " \t", false},
+	} {
+		if p.keyword(k.word, k.follow) {
+			return k.dir, true
+		}
 	}
+	return false, false
+}
+
+func (p *sudoersParser) includeLine(dir bool) error {
+	p.blanks()
 	var name string
 	if p.peek() == '"' {
 		var ok bool
@@ -243,6 +255,15 @@ func (p *sudoersParser) hostMember() (sudoMember, error) {
 	}
 	m, err := p.userMember()
 	if err == nil && m.kind != sudoWord && m.kind != sudoAll && m.kind != sudoAlias && m.kind != sudoNetgroup {
+		return m, errSudoMember
+	}
+	return m, err
+}
+
+// groupMember reads a member of the groups of runas, which have no prefix.
+func (p *sudoersParser) groupMember() (sudoMember, error) {
+	m, err := p.userMember()
+	if err == nil && m.kind != sudoWord && m.kind != sudoAll && m.kind != sudoAlias && m.kind != sudoID {
 		return m, errSudoMember
 	}
 	return m, err
