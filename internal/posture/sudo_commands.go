@@ -61,7 +61,11 @@ func (j *sudoJudge) expand(items []sudoItem, m sudoMember, c sudoItem, negated b
 	c.command, c.allowed = m, !negated
 	c.command.negated = false
 	c.command.name = mergedPath(m.name)
-	return append(items, c)
+	for _, t := range c.target.split() {
+		c.target = t
+		items = append(items, c)
+	}
+	return items
 }
 
 // mergedPath gives /bin/x and /usr/bin/x one name: they are one file where
@@ -155,41 +159,109 @@ func (j *sudoJudge) targetName(m sudoMember) string {
 	return j.userName(m.name)
 }
 
-func (t *sudoTarget) void() bool {
-	return !t.all && len(t.users) == 0 && len(t.groups) == 0 && !t.anyGroup
+func (t *sudoTarget) void() bool { return !t.all && len(t.users) == 0 }
+
+// split returns the target without groups and with each of its groups, so
+// that each can be forbidden by itself.
+func (t sudoTarget) split() []sudoTarget {
+	groups, anyGroup := t.groups, t.anyGroup
+	t.groups, t.anyGroup = nil, false
+	var out []sudoTarget
+	if !t.users[sudoCaller] || len(groups) == 0 && !anyGroup {
+		out = append(out, t)
+	}
+	if anyGroup {
+		t.anyGroup = true
+		return append(out, t)
+	}
+	for g := range groups {
+		t.groups = map[string]bool{g: true}
+		out = append(out, t)
+	}
+	return out
 }
 
-// covers tells whether everyone in o is in t as well. In doubt it is not, so
-// that a command does not seem forbidden.
-func (t *sudoTarget) covers(o *sudoTarget) bool {
-	if (o.anyGroup && !t.anyGroup) || (o.all && !t.all) {
-		return false
+// holdsGroups tells whether the groups of o are in t as well.
+func (t *sudoTarget) holdsGroups(o *sudoTarget) bool {
+	if t.anyGroup {
+		return o.anyGroup || len(o.groups) > 0
 	}
 	for g := range o.groups {
-		if !t.anyGroup && !t.groups[g] {
+		if !t.groups[g] {
 			return false
 		}
 	}
-	for e := range t.except {
-		// A group or netgroup may hold any of the users of o.
-		if strings.ContainsAny(e[:1], "%+") && !(o.all && o.except[e]) {
-			return false
-		}
-	}
-	if o.all {
-		for e := range maps.Keys(t.except) {
-			if !o.except[e] {
-				return false
-			}
-		}
+	return !o.anyGroup && len(o.groups) == len(t.groups)
+}
+
+// holds tells whether a user is in t for sure: a group or netgroup that is
+// left out may hold anybody.
+func (t *sudoTarget) holds(user string) bool {
+	if t.users[user] {
 		return true
 	}
-	for u := range o.users {
-		if !t.users[u] && (!t.all || t.except[u]) {
+	for e := range t.except {
+		if e == user || strings.HasPrefix(e, "%") || strings.HasPrefix(e, "+") {
 			return false
 		}
 	}
-	return true
+	return t.all
+}
+
+// meets tells whether t and o may have a user in common.
+func (t *sudoTarget) meets(o *sudoTarget) bool {
+	if t.all && o.all {
+		return true
+	}
+	for u := range t.users {
+		if o.users[u] || o.all && !o.except[u] {
+			return true
+		}
+	}
+	for u := range o.users {
+		if t.all && !t.except[u] {
+			return true
+		}
+	}
+	return false
+}
+
+// covers tells whether everyone in o is in t for sure.
+func (t *sudoTarget) covers(o *sudoTarget) bool {
+	rest := newSudoRest(o)
+	rest.cut(t)
+	return rest.empty()
+}
+
+// sudoRest is what is left of a target when others have been cut from it.
+type sudoRest struct {
+	of *sudoTarget
+	// others are all that are neither in of.except nor in cutOff. Without
+	// others, left are those that remain, by name.
+	others       bool
+	left, cutOff map[string]bool
+}
+
+func newSudoRest(of *sudoTarget) *sudoRest {
+	return &sudoRest{of: of, others: of.all, left: maps.Clone(of.users), cutOff: make(map[string]bool)}
+}
+
+func (r *sudoRest) empty() bool { return !r.others && len(r.left) == 0 }
+
+func (r *sudoRest) cut(t *sudoTarget) {
+	switch {
+	case !r.others:
+		maps.DeleteFunc(r.left, func(u string, _ bool) bool { return t.holds(u) })
+	case !t.all:
+		maps.Copy(r.cutOff, t.users)
+	default:
+		r.others, r.left = false, make(map[string]bool)
+		for u := range t.except {
+			if !r.of.except[u] && !r.cutOff[u] {
+				r.left[u] = true
+			}
+		}
+	}
 }
 
 // coversCommand tells whether c matches whatever o matches. In doubt it does
@@ -210,11 +282,12 @@ func coversCommand(c, o sudoMember) bool {
 	if c.name == o.name {
 		return true
 	}
+	// A pattern never matches a slash, so its directory says enough.
+	if dir, ok := strings.CutSuffix(c.name, "/"); ok && !strings.HasPrefix(o.name, "^") {
+		return path.Dir(o.name) == dir
+	}
 	if strings.ContainsAny(o.name, `*?[\^`) || strings.HasPrefix(c.name, "^") {
 		return false
-	}
-	if dir, ok := strings.CutSuffix(c.name, "/"); ok {
-		return path.Dir(o.name) == dir
 	}
 	ok, err := path.Match(strings.ReplaceAll(c.name, "[!", "[^"), o.name)
 	return ok && err == nil

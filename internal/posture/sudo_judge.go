@@ -180,27 +180,44 @@ func (j *sudoJudge) judge(items []appliedItem, password []passwordDefault) sudoV
 		if v.any == answerYes && v.all >= every && v.nopasswd >= free && v.nopasswdAll >= min(every, free) {
 			continue
 		}
-		may, bare := it.applies, min(it.applies, free)
-		for _, later := range items[i+1:] {
-			if !coversCommand(later.command, it.command) || !later.target.covers(&it.target) {
-				continue
-			}
-			// later decides where it applies; if that is not sure, both may be so.
-			left := answerNo
-			if later.applies == answerUnknown {
-				left = answerUnknown
-			}
+		may := j.stands(items, i, func(later *sudoItem) answer { return yes(!later.allowed) })
+		bare := min(free, j.stands(items, i, func(later *sudoItem) answer {
 			if !later.allowed {
-				may = min(may, left)
+				return answerYes
 			}
-			if !later.allowed || j.withoutPassword(later.sudoItem, password) != answerYes {
-				bare = min(bare, left)
-			}
-		}
+			return answerYes - j.withoutPassword(later, password)
+		}))
 		v.any, v.nopasswd = max(v.any, may), max(v.nopasswd, bare)
 		v.all, v.nopasswdAll = max(v.all, min(may, every)), max(v.nopasswdAll, min(bare, every))
 	}
 	return v
+}
+
+// stands tells whether item i applies to some user although later ones, where
+// they apply, take over. taken tells whether one that matches whatever i does
+// would change the answer.
+func (j *sudoJudge) stands(items []appliedItem, i int, taken func(later *sudoItem) answer) answer {
+	it := items[i]
+	sure, maybe := newSudoRest(&it.target), newSudoRest(&it.target)
+	for _, later := range items[i+1:] {
+		if !coversCommand(later.command, it.command) || !later.target.holdsGroups(&it.target) {
+			continue
+		}
+		switch min(taken(later.sudoItem), later.applies) {
+		case answerYes:
+			sure.cut(&later.target)
+			maybe.cut(&later.target)
+		case answerUnknown:
+			maybe.cut(&later.target)
+		}
+		if sure.empty() {
+			return answerNo
+		}
+	}
+	if maybe.empty() {
+		return min(it.applies, answerUnknown)
+	}
+	return it.applies
 }
 
 // passwordDefault is a Defaults entry that may spare an account its password.
@@ -277,7 +294,7 @@ func (j *sudoJudge) meets(index int, it *sudoItem) bool {
 		}
 		return false
 	case scopeRunas:
-		return scope.target.covers(&it.target) || d.off && it.target.covers(&scope.target)
+		return scope.target.covers(&it.target) || d.off && it.target.meets(&scope.target)
 	}
 	return true
 }

@@ -13,8 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"security-exporter/internal/hostfs"
 )
 
 const (
@@ -52,7 +50,7 @@ func TestSudoOracle(t *testing.T) {
 			t.Skipf("%s is missing: install sudo, util-linux and hostname", tool)
 		}
 	}
-	for seed := range uint64(40) {
+	for seed := range uint64(32) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
@@ -146,7 +144,7 @@ commands='/bin/ls -l
 /bin/cat /etc/passwd
 /bin/cat /etc/group
 /bin/true
-/usr/sbin/nologin'
+/usr/sbin/ldconfig --version'
 IFS='
 '
 each() { # each COMMAND...: whether it succeeds for one target and command
@@ -199,7 +197,7 @@ func (g policyGenerator) host() string {
 
 func (g policyGenerator) command() string {
 	return g.not() + g.pick("ALL", "/bin/ls", "/usr/bin/ls", "/bin/ls -l", `/bin/ls ""`, "/bin/", "/usr/bin/id", "/bin/cat /etc/passwd",
-		"/bin/[l]s", "FILES", "TOOLS", "NEST", "/usr/sbin/nologin", "UNDEFINED")
+		"/bin/[l]s", "FILES", "TOOLS", "NEST", "/usr/sbin/ldconfig", "UNDEFINED")
 }
 
 func (g policyGenerator) runas() string {
@@ -240,11 +238,4 @@ func (g policyGenerator) policy() (main, a, b string) {
 	}
 	main = strings.Join(aliases, "") + g.rules() + g.pick("@includedir /etc/sudoers.d\n", "#includedir sudoers.d\n", "@include sudoers.d/20_b\n@include \"sudoers.d/10_a\"\n") + g.pick("", g.rule())
 	return main, g.rules(), g.rules()
-}
-
-func TestReadSudoersOfHost(t *testing.T) {
-	t.Parallel()
-	if _, err := readSudoers(t.Context(), hostfs.New(hostfs.Paths{Rootfs: "/"}).Rootfs, "web1"); err != nil && os.Geteuid() == 0 && !os.IsNotExist(err) {
-		t.Error(err)
-	}
 }

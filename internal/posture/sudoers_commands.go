@@ -25,13 +25,10 @@ func (p *sudoersParser) commands() ([]sudoCommand, error) {
 			return nil, err
 		}
 		p.tags(&c)
-		p.blanks()
-		negated := p.not()
-		m, err := p.commandMember()
+		m, err := p.one((*sudoersParser).commandMember)
 		if err != nil {
 			return nil, err
 		}
-		m.negated = negated
 		c.member = m
 		out = append(out, c)
 		p.blanks()
@@ -171,8 +168,11 @@ func (p *sudoersParser) defaultsEntry() error {
 	}
 	if d.scope != scopeAll {
 		p.pos++
+		if p.peek() == '\\' {
+			return errSudoSyntax
+		}
 		var err error
-		if d.members, err = p.list(member); err != nil {
+		if d.members, err = p.list(adjacent(member)); err != nil {
 			return err
 		}
 	}
@@ -191,6 +191,17 @@ func (p *sudoersParser) defaultsEntry() error {
 	}
 	p.out.defaults = append(p.out.defaults, entries...)
 	return nil
+}
+
+// adjacent refuses a blank between an exclamation mark and its member, where
+// sudo(8) takes the list for finished.
+func adjacent(member func(*sudoersParser) (sudoMember, error)) func(*sudoersParser) (sudoMember, error) {
+	return func(p *sudoersParser) (sudoMember, error) {
+		if before := strings.TrimRight(p.src[:p.pos], " \t"); len(before) < p.pos && strings.HasSuffix(before, "!") {
+			return sudoMember{}, errSudoMember
+		}
+		return member(p)
+	}
 }
 
 // plainCommand is a command without arguments: in a Defaults entry the
@@ -218,6 +229,7 @@ func (p *sudoersParser) plainCommand() (sudoMember, error) {
 func (p *sudoersParser) setting(d *sudoDefault) error {
 	p.blanks()
 	d.off, d.op, d.value = p.not(), 0, ""
+	p.blanks()
 	end := p.pos
 	for end < len(p.src) && (p.src[end] == '_' || p.src[end] >= 'a' && p.src[end] <= 'z') {
 		end++

@@ -121,9 +121,7 @@ func (t *sudoersText) not() bool {
 	start := t.pos
 	for t.accept('!') {
 	}
-	odd := (t.pos-start)%2 == 1
-	t.blanks()
-	return odd
+	return (t.pos-start)%2 == 1
 }
 
 // word reads a name up to a blank or a character of stop, escapes removed; ""
@@ -143,6 +141,16 @@ func (t *sudoersText) word(stop string) string {
 		b.WriteByte(c)
 		t.pos++
 	}
+}
+
+// number reads digits behind an optional minus sign.
+func (t *sudoersText) number() string {
+	start := t.pos
+	t.accept('-')
+	for isDigit(t.peek()) {
+		t.pos++
+	}
+	return t.src[start:t.pos]
 }
 
 // nameStop are the characters that end a name of a user, host or group.
@@ -179,11 +187,13 @@ func (t *sudoersText) network() string {
 		end++
 	}
 	text := t.src[t.pos:end]
-	if !isNetwork(text) {
-		text, _, _ = strings.Cut(text, ":")
-		if !isNetwork(text) {
+	for !isNetwork(text) {
+		// The colon may be the one that begins the next alias.
+		end := strings.LastIndexByte(text, ':')
+		if end < 0 {
 			return ""
 		}
+		text = text[:end]
 	}
 	if next := t.at(len(text)); next != 0 && strings.IndexByte(" \t\r\n\\,=:#", next) < 0 {
 		return ""
@@ -245,28 +255,24 @@ func (t *sudoersText) regex() string {
 	return ""
 }
 
-// arguments reads what follows a command, blanks reduced to one.
-func (t *sudoersText) arguments() (text string, has bool) {
+// arguments reads what follows a command, blanks reduced to one. A regular
+// expression stands for all of them; ok is false if it has no end.
+func (t *sudoersText) arguments() (text string, has, ok bool) {
+	t.blanks()
+	if t.peek() == '^' {
+		text = t.regex()
+		return text, true, text != ""
+	}
 	var args []string
-	for {
-		t.blanks()
-		if t.peek() == '^' {
-			if re := t.regex(); re != "" {
-				args = append(args, re)
-				continue
-			}
-		}
-		arg := t.argument()
-		if arg == "" {
-			break
-		}
+	for arg := t.argument(); arg != ""; arg = t.argument() {
 		args = append(args, arg)
+		t.blanks()
 	}
 	text = strings.Join(args, " ")
 	if text == `""` {
-		return "", true
+		return "", true, true
 	}
-	return text, len(args) > 0
+	return text, len(args) > 0, true
 }
 
 func (t *sudoersText) argument() string {
@@ -292,3 +298,12 @@ func (t *sudoersText) argument() string {
 }
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+func isDigits(s string) bool {
+	for i := range len(s) {
+		if !isDigit(s[i]) {
+			return false
+		}
+	}
+	return s != ""
+}

@@ -177,19 +177,29 @@ func isAliasName(s string) bool {
 func (p *sudoersParser) list(member func(*sudoersParser) (sudoMember, error)) ([]sudoMember, error) {
 	var members []sudoMember
 	for {
-		p.blanks()
-		negated := p.not()
-		m, err := member(p)
+		m, err := p.one(member)
 		if err != nil {
 			return nil, err
 		}
-		m.negated = negated
 		members = append(members, m)
 		p.blanks()
 		if !p.accept(',') {
 			return members, nil
 		}
 	}
+}
+
+// one reads a member with the exclamation marks before it.
+func (p *sudoersParser) one(member func(*sudoersParser) (sudoMember, error)) (sudoMember, error) {
+	p.blanks()
+	negated := p.not()
+	p.blanks()
+	m, err := member(p)
+	if err == nil && negated && m.digest != "" {
+		return m, errSudoMember
+	}
+	m.negated = m.negated != negated
+	return m, err
 }
 
 // userMember reads a member of a list of users or groups.
@@ -204,7 +214,7 @@ func (p *sudoersParser) userMember() (sudoMember, error) {
 		return prefixed(text, true)
 	case c == '#' && !p.comment():
 		p.pos++
-		text = "#" + p.word(nameStop)
+		text = "#" + p.number()
 	case c == '%':
 		p.pos++
 		text = "%"
@@ -212,9 +222,10 @@ func (p *sudoersParser) userMember() (sudoMember, error) {
 			text = "%:"
 		}
 		if p.accept('#') {
-			text += "#"
+			text += "#" + p.number()
+		} else {
+			text += p.word(nameStop)
 		}
-		text += p.word(nameStop)
 	default:
 		text = p.word(nameStop)
 	}
@@ -235,7 +246,7 @@ func prefixed(text string, quoted bool) (sudoMember, error) {
 		m.kind, m.name = sudoGroup, text[1:]
 	case text[0] == '+':
 		m.kind, m.name = sudoNetgroup, text[1:]
-	case text[0] == '#':
+	case text[0] == '#' && isDigits(text[1:]):
 		m.kind, m.name = sudoID, text[1:]
 	case quoted:
 	case text == "ALL":
@@ -243,7 +254,7 @@ func prefixed(text string, quoted bool) (sudoMember, error) {
 	case isAliasName(text):
 		m.kind = sudoAlias
 	}
-	if m.name == "" || m.name == "#" {
+	if m.name == "" || m.kind == sudoOtherGroup && m.name == "#" {
 		return m, errSudoMember
 	}
 	return m, nil
@@ -272,6 +283,8 @@ func (p *sudoersParser) groupMember() (sudoMember, error) {
 // sudoDigest is a checksum before a command, in hexadecimal or base64.
 var sudoDigest = regexp.MustCompile(`^sha(224|256|384|512)[ \t]*:[ \t]*([0-9A-Fa-f]{56,128}|[A-Za-z0-9+/]{38,86}={0,2})`)
 
+// commandMember reads a command. Its checksums stand in front of the
+// exclamation marks.
 func (p *sudoersParser) commandMember() (sudoMember, error) {
 	var digests []string
 	for {
@@ -286,13 +299,23 @@ func (p *sudoersParser) commandMember() (sudoMember, error) {
 			p.blanks()
 		}
 	}
+	negated := len(digests) > 0 && p.not()
+	p.blanks()
+	m, err := p.command()
+	m.negated = negated
+	slices.Sort(digests)
+	m.digest = strings.Join(digests, ",")
+	return m, err
+}
+
+func (p *sudoersParser) command() (sudoMember, error) {
 	m := sudoMember{kind: sudoPath}
 	if name := p.aliasName(); name != "" {
 		m.name, m.kind = name, sudoAlias
 		if name == "ALL" {
 			m.kind = sudoAll
 		}
-		return withDigest(m, digests)
+		return m, nil
 	}
 	switch {
 	case p.peek() == '^':
@@ -308,14 +331,11 @@ func (p *sudoersParser) commandMember() (sudoMember, error) {
 		return m, errors.New("has a command that is not a full path")
 	}
 	if !strings.HasSuffix(m.name, "/") {
-		m.args, m.hasArgs = p.arguments()
+		var ok bool
+		if m.args, m.hasArgs, ok = p.arguments(); !ok {
+			return m, errors.New("has a regular expression without its $")
+		}
 	}
-	return withDigest(m, digests)
-}
-
-func withDigest(m sudoMember, digests []string) (sudoMember, error) {
-	slices.Sort(digests)
-	m.digest = strings.Join(digests, ",")
 	return m, nil
 }
 
