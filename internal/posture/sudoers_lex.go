@@ -288,7 +288,7 @@ func (t *sudoersText) argument() string {
 			}
 			b.WriteByte(t.at(1))
 			t.pos += 2
-		case c == 0 || strings.IndexByte("#:,= \t\r\n", c) >= 0:
+		case c == 0 || strings.IndexByte("#:, \t\r\n", c) >= 0, c == '=' && b.Len() == 0 && (t.at(1) == 0 || strings.IndexByte("#\\:, \t\r\n", t.at(1)) >= 0):
 			return b.String()
 		default:
 			b.WriteByte(c)

@@ -84,7 +84,7 @@ func (g sudoersGenerator) entry(i int) string {
 			return g.anyRunas() + g.options() + g.pick("", "", "NOPASSWD: ", "NOPASSWD : NOEXEC:", "PASSWD:", "EXEC:SETENV:", "LOG_INPUT: NOMAIL:", "NOSETENV:") + g.anyCommand()
 		})
 	}
-	return g.list(3, g.anyUser) + sep + grant() + g.pick("", "", g.pick(" : ", ":")+grant())
+	return g.list(3, g.anyUser) + sep + grant() + g.pick("", "", " : "+grant())
 }
 
 func (g sudoersGenerator) not2() string { return g.pick("", "", "", "!", "!!", "! ", "!!!") }
@@ -101,7 +101,7 @@ func (g sudoersGenerator) anyHost() string {
 func (g sudoersGenerator) anyCommand() string {
 	return g.not2() + g.pick("ALL", "FILES", "/bin/ls", "/bin/ls -l", `/bin/ls ""`, "/bin/", "/bin/l*", `/bin/a\,b\:c\=d\ e`, `/bin/x a\,b \: \\ c*`, "/bin/x  a   b", "sudoedit",
 		"sudoedit /etc/a /etc/b", "/bin/[a-z]s [!x]", `/bin/x "a b"`, `^/bin/[a-z]+$`, `^/bin/x$ ^a, b$`, "/bin/x ^-a$ b", "list", "/bin/x \\\n -a", "sha224:"+strings.Repeat("0a", 28)+" /bin/ls",
-		"sha256 : "+strings.Repeat("0b", 32)+", sha224:"+strings.Repeat("0c", 28)+" /bin/ps -e", "/bin/x a#b", `/bin/x a\#b`, `/bin/#`, "/bin/x !a", g.pick("bin/ls", "/", "/bin/x=1", "ls", "sha1:00 /bin/ls", "/bin/ -l"))
+		"sha256 : "+strings.Repeat("0b", 32)+", sha224:"+strings.Repeat("0c", 28)+" /bin/ps -e", "/bin/x a#b", `/bin/x a\#b`, `/bin/#`, "/bin/x !a", "/bin/x --a=b=c", "/bin/x =a", "/bin/x=1", "/bin/x a=", g.pick("bin/ls", "/", "/bin/x =", "ls", "sha1:00 /bin/ls", "/bin/ -l"))
 }
 
 func (g sudoersGenerator) anyRunas() string {
