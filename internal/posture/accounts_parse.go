@@ -158,9 +158,16 @@ func parseGroup(file string, r io.Reader) ([]groupEntry, []compatEntry, error) {
 	return entries, compat, err
 }
 
+// parseID reads a number as glibc does (strtoul): blanks and a sign before it
+// count for nothing, so that " +0" and "-0" are root as well.
 func parseID(what, text string) (uint32, error) {
-	n, err := strconv.ParseUint(text, 10, 32)
-	if err != nil {
+	text = strings.TrimLeft(text, " \t\r\v\f")
+	digits, negative := strings.CutPrefix(text, "-")
+	if !negative {
+		digits = strings.TrimPrefix(text, "+")
+	}
+	n, err := strconv.ParseUint(digits, 10, 32)
+	if err != nil || negative && n != 0 {
 		return 0, fmt.Errorf("%s is not a number from 0 to 4294967295", what)
 	}
 	return uint32(n), nil

@@ -145,10 +145,10 @@ func parseShadow(file string, r io.Reader) ([]shadowEntry, []compatEntry, error)
 	return entries, compat, err
 }
 
-// parseDays reads a number of days. The tools of the shadow suite write -1
-// for a field that they empty.
+// parseDays reads a number of days. A negative one makes glibc ignore the
+// line, so it is an error here.
 func parseDays(text string) (int64, error) {
-	if text == "" || text == "-1" {
+	if text == "" {
 		return noDays, nil
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
