@@ -94,7 +94,9 @@ func generateAccounts(t *testing.T, dir string, r *rand.Rand) {
 	t.Helper()
 	pick := func(s ...string) string { return s[r.IntN(len(s))] }
 	name := func() string { return fmt.Sprint(pick("", "", " ", "\t")+"u", r.IntN(12)) }
-	id := func() string { return pick(fmt.Sprint(r.IntN(8)), fmt.Sprint(r.IntN(3000)), "0", "007", " 5", "+6", "-0", "-3", "", "1x", "4294967296", "0x8") }
+	id := func() string {
+		return pick(fmt.Sprint(r.IntN(8)), fmt.Sprint(r.IntN(3000)), "0", "007", " 5", "+6", "-0", "-3", "", "1x", "4294967296", "0x8")
+	}
 	var passwd, group strings.Builder
 	for range 30 {
 		fields := []string{name(), pick("x", "", "!"), id(), id(), pick("", "Name,,,"), pick("/", "", "/home/x"), pick("", "/bin/sh", "/bin/sh ")}
