@@ -65,11 +65,11 @@ func (t *unitTree) installState(u *unit) string {
 		return unitIndirect
 	}
 	for _, key := range [...]string{"WantedBy", "RequiredBy", "UpheldBy", "Alias"} {
-		if len(unitList(u.settings, "Install", key)) > 0 {
+		if len(unitList(u.install, "Install", key)) > 0 {
 			return unitDisabled
 		}
 	}
-	if len(unitList(u.settings, "Install", "Also")) > 0 {
+	if len(unitList(u.install, "Install", "Also")) > 0 {
 		return unitIndirect
 	}
 	return unitStatic
@@ -95,7 +95,7 @@ func (t *unitTree) linkState(u *unit, own bool) string {
 		case same && inRun:
 			sameNameRuntime = true
 		}
-		below = below || path.Dir(u.path) == d.path
+		below = below || !u.linked && path.Dir(u.path) == d.path
 	}
 	n, _ := parseUnitName(u.name)
 	switch {
@@ -143,9 +143,9 @@ func (d *unitDir) startedBy(u *unit, own, below bool) (linked, same bool) {
 
 // knownNames are the names under which enabling the unit makes links.
 func (u *unit) knownNames() []string {
-	out := append([]string{u.name}, unitList(u.settings, "Install", "Alias")...)
+	out := append([]string{u.name}, unitList(u.install, "Install", "Alias")...)
 	if n, ok := parseUnitName(u.name); ok && n.template() {
-		if i := unitValue(u.settings, "Install", "DefaultInstance"); i != "" {
+		if i := unitValue(u.install, "Install", "DefaultInstance"); i != "" {
 			out = append(out, n.withInstance(i))
 		}
 	}

@@ -3,7 +3,6 @@
 package posture
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -110,7 +109,8 @@ func TestUnitStateOracle(t *testing.T) {
 		}
 		for _, name := range append(names, instances...) {
 			got, _, err := tree.state(t.Context(), name)
-			if errors.Is(err, hostfs.ErrNotExist) {
+			if got == unitBad && !slices.Contains(names, name) {
+				// is-enabled says that in another way.
 				got = ""
 			}
 			if got != want[name] {

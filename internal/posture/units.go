@@ -163,7 +163,10 @@ type unit struct {
 	// sameName units are links to a file of the same name further down the
 	// search path.
 	sameName bool
-	settings       []unitSetting
+	settings []unitSetting
+	// install is what of them systemctl(1) looks at. It reads the drop-ins of a
+	// linked unit before the unit.
+	install []unitSetting
 }
 
 // load finds a unit, follows aliases and reads its file with all drop-ins.
@@ -196,7 +199,8 @@ func (t *unitTree) follow(ctx context.Context, u *unit, target string) (string, 
 		target = path.Join(path.Dir(u.path), target)
 	}
 	target = path.Clean(target)
-	if target == "/dev/null" {
+	st, err := t.root.Stat(ctx, target)
+	if target == "/dev/null" || err == nil && st.Mode.IsRegular() && st.Size == 0 {
 		u.masked = true
 		return "", nil
 	}
@@ -205,7 +209,7 @@ func (t *unitTree) follow(ctx context.Context, u *unit, target string) (string, 
 		return "", t.read(ctx, u)
 	}
 	base := path.Base(target)
-	if base == u.name {
+	if base == path.Base(u.path) {
 		u.sameName = true
 		u.path = target
 		return "", t.read(ctx, u)
@@ -261,9 +265,21 @@ func (t *unitTree) read(ctx context.Context, u *unit) error {
 		u.masked = true
 		return nil
 	}
-	settings, err := parseUnit(bytes.NewReader(b))
-	problems := []error{err}
-	for _, f := range t.dropins(u.name) {
+	own, err := parseUnit(bytes.NewReader(b))
+	dropins, errDropins := t.readDropins(ctx, u.name)
+	u.settings = slices.Concat(own, dropins)
+	u.install = u.settings
+	if u.linked {
+		u.install = slices.Concat(dropins, own)
+	}
+	return errors.Join(err, errDropins)
+}
+
+// readDropins returns the assignments of all drop-ins of a unit.
+func (t *unitTree) readDropins(ctx context.Context, name string) ([]unitSetting, error) {
+	var out []unitSetting
+	var problems []error
+	for _, f := range t.dropinFiles(name) {
 		b, err := t.root.ReadLimit(ctx, f, maxUnitBytes)
 		if errors.Is(err, hostfs.ErrNotRegular) || errors.Is(err, hostfs.ErrNotExist) {
 			// A link to /dev/null masks the drop-ins of its name.
@@ -272,18 +288,17 @@ func (t *unitTree) read(ctx context.Context, u *unit) error {
 		if err == nil {
 			var more []unitSetting
 			more, err = parseUnit(bytes.NewReader(b))
-			settings = append(settings, more...)
+			out = append(out, more...)
 		}
 		problems = append(problems, err)
 	}
-	u.settings = settings
-	return errors.Join(problems...)
+	return out, errors.Join(problems...)
 }
 
-// dropins lists the drop-ins of a unit in the order in which they apply: by
+// dropinFiles lists the drop-ins of a unit in the order in which they apply: by
 // name of the file, of each name the first in the search path. Those for all
 // units of a type and for all with a common prefix are among them.
-func (t *unitTree) dropins(name string) []string {
+func (t *unitTree) dropinFiles(name string) []string {
 	byName := make(map[string]string)
 	for _, dir := range unitDropinDirs(name) {
 		for _, d := range t.dirs {
