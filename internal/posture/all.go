@@ -9,5 +9,6 @@ func collectors() []Spec {
 		osCollector(),
 		loginDefsCollector(),
 		sysctlCollector(),
+		servicesCollector(),
 	}
 }

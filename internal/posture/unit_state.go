@@ -151,3 +151,43 @@ func (u *unit) knownNames() []string {
 	}
 	return out
 }
+
+// stateOf is state without the unit.
+func (t *unitTree) stateOf(ctx context.Context, name string) string {
+	s, _, _ := t.state(ctx, name)
+	return s
+}
+
+// started is whether any link in the search path starts the unit, the
+// distribution's own included.
+func (t *unitTree) started(name string) bool {
+	for _, d := range t.dirs {
+		for _, links := range d.links {
+			if _, ok := links[name]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// unitSlice is the path of the control group above that of a service: Slice=,
+// or system.slice, with a slice for each template (systemd.slice(5)).
+func unitSlice(u *unit, name string) string {
+	slice := "system.slice"
+	n, ok := parseUnitName(name)
+	if ok && n.instanced() {
+		slice = "system-" + strings.ReplaceAll(n.prefix, "-", `\x2d`) + ".slice"
+	}
+	if u != nil {
+		if s := unitValue(u.settings, "Service", "Slice"); s != "" {
+			slice = strings.ReplaceAll(s, "%i", n.instance)
+		}
+	}
+	parts := strings.Split(strings.TrimSuffix(slice, ".slice"), "-")
+	var out strings.Builder
+	for i := range parts {
+		out.WriteString("/" + strings.Join(parts[:i+1], "-") + ".slice")
+	}
+	return out.String()
+}
