@@ -8,6 +8,7 @@ func collectors() []Spec {
 	return []Spec{
 		osCollector(),
 		loginDefsCollector(),
+		sshdCollector(),
 		sysctlCollector(),
 		servicesCollector(),
 	}

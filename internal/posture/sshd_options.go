@@ -29,9 +29,10 @@ var sshdOptions = func() []sshdOption {
 		}
 	}
 	add(sshdWords, []string{"Port", "22"}, []string{"AcceptEnv"}, []string{"AllowUsers"}, []string{"AllowGroups"},
-		[]string{"DenyUsers"}, []string{"DenyGroups"}, []string{"PermitOpen", "any"}, []string{"PermitListen", "any"},
+		[]string{"DenyUsers"}, []string{"DenyGroups"}, []string{"PermitOpen", "any"},
 		[]string{"AuthorizedKeysFile", ".ssh/authorized_keys", ".ssh/authorized_keys2"},
 		[]string{"AuthenticationMethods", "any"})
+	add(sshdListeners, []string{"PermitListen", "any"})
 	add(sshdLower,
 		[]string{"AddressFamily", "any"}, []string{"PermitRootLogin", "prohibit-password"},
 		[]string{"PasswordAuthentication", "yes"}, []string{"PermitEmptyPasswords", "no"},
@@ -74,12 +75,14 @@ func (c *sshdConfig) listen() []string {
 	}
 	var out []string
 	bind := func(host, port string) {
+		with := ports
 		if port != "" {
-			out = append(out, net.JoinHostPort(host, port))
-			return
+			with = []string{port}
 		}
-		for _, p := range ports {
-			out = append(out, net.JoinHostPort(host, p))
+		for _, p := range with {
+			if a := net.JoinHostPort(host, p); !slices.Contains(out, a) {
+				out = append(out, a)
+			}
 		}
 	}
 	lines := c.effective("ListenAddress")
@@ -131,6 +134,17 @@ func sshdWords(lines []sshdLine) []string {
 	return out
 }
 
+// sshdListeners are the addresses of PermitListen; a bare port is any address.
+func sshdListeners(lines []sshdLine) []string {
+	out := sshdWords(lines[:1])
+	for i, v := range out {
+		if _, err := strconv.ParseUint(v, 10, 16); err == nil {
+			out[i] = "*:" + v
+		}
+	}
+	return out
+}
+
 func sshdText(lines []sshdLine) []string { return []string{lines[0].value()} }
 
 // sshdProgram is the command without its arguments, which may be secret.
@@ -147,7 +161,13 @@ func sshdSubsystem(lines []sshdLine) []string {
 	return out
 }
 
-func sshdUpper(lines []sshdLine) []string { return []string{strings.ToUpper(lines[0].value())} }
+func sshdUpper(lines []sshdLine) []string {
+	v := strings.ToUpper(lines[0].value())
+	if v == "DEBUG1" {
+		v = "DEBUG"
+	}
+	return []string{v}
+}
 
 // sshdSynonyms are the values that mean the same as another.
 var sshdSynonyms = map[string]string{

@@ -20,10 +20,11 @@ type sshdLine struct {
 	text string
 	// match is the condition of the Match block, empty outside of one.
 	match string
-	// file and line say where it is; flag is a -o or -p of the daemon.
-	file string
-	line int
-	flag bool
+	// file and line say where it is; flag is set for a flag of the daemon, and
+	// only for -p, which makes the lines of the files void.
+	file       string
+	line       int
+	flag, only bool
 }
 
 // value is the argument as one string: that which sshd itself keeps of the

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -149,6 +150,9 @@ func (c *sshdConfig) effective(key string) []sshdLine {
 		if !below || l.match == sshdMatchAll {
 			all = append(all, l)
 		}
+	}
+	if only := slices.IndexFunc(all, func(l sshdLine) bool { return !l.only }); only > 0 {
+		all = all[:only]
 	}
 	switch {
 	case len(all) == 0 || info.every:
