@@ -11,5 +11,6 @@ func collectors() []Spec {
 		sshdCollector(),
 		sysctlCollector(),
 		servicesCollector(),
+		cronCollector(),
 	}
 }
