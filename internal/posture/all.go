@@ -12,5 +12,6 @@ func collectors() []Spec {
 		sysctlCollector(),
 		servicesCollector(),
 		cronCollector(),
+		hostsAccessCollector(),
 	}
 }
