@@ -5,6 +5,7 @@ package posture
 import (
 	"bufio"
 	"io"
+	"strings"
 
 	"security-exporter/internal/hostfs"
 )
@@ -15,4 +16,14 @@ func configLines(r io.Reader) *bufio.Scanner {
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, hostfs.DefaultLimit+1)
 	return s
+}
+
+// containsLine is whether one of the lines of text is line.
+func containsLine(text, line string) bool {
+	for l := range strings.Lines(text) {
+		if strings.TrimRight(l, "\n") == line {
+			return true
+		}
+	}
+	return false
 }
