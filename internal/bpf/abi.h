@@ -103,7 +103,7 @@ enum event_kind {
 	EVENT_COUNT,
 };
 
-enum { COMM_LEN = 16, NAME_LEN = 64 };
+enum text_length { COMM_LEN = 16, NAME_LEN = 64 };
 
 /* A thread group, keyed by tgid in the shared table. */
 struct process {
@@ -152,7 +152,6 @@ struct object {
 
 /* What a match costs: severities for a read and for a write. */
 struct watch {
-	__u32 rule; /* index of the rule; tells names apart */
 	__u8 read;  /* enum file_severity */
 	__u8 write; /* enum file_severity */
 	__u8 pad[2];
@@ -165,20 +164,37 @@ struct name {
 };
 
 /*
- * A watched directory: what applies to each entry, and how many of its
- * patterns (struct pattern) stand from first_pattern on.
+ * A watched directory: what applies to each entry (any), and which patterns
+ * stand for it from first_pattern on.
  */
 struct directory {
-	struct watch any; /* severities SEVERITY_COUNT when there is no such rule */
-	__u32 id;
+	struct watch any; /* SEVERITY_COUNT twice when there is no such rule */
 	__u32 first_pattern;
 	__u32 patterns;
-	__u32 pad;
 };
 
+/*
+ * A glob for the names in a directory: prefix bytes, then suffix bytes, with
+ * anything between them if there is a star. A ? stands for any byte.
+ */
 struct pattern {
 	__u8 text[NAME_LEN];
 	struct watch watch;
+	__u8 prefix;
+	__u8 suffix;
+	__u8 star;
+	__u8 pad;
+};
+
+/* Sizes of the tables of the file probe, for Go to check its rules against. */
+enum watch_limit {
+	WATCH_OBJECTS = 4096,
+	WATCH_DIRECTORIES = 1024,
+	WATCH_NAMES = 4096,
+	WATCH_PATTERNS = 512,
+	WATCH_DIRECTORY_PATTERNS = 16,
+	WATCH_DEPTH = 16,
+	WATCH_FILTER_BITS = 65536,
 };
 
 /* What iter/task_file reports of one descriptor of the exporter's own. */

@@ -21,6 +21,7 @@ enum {
 	AF_INET6_FAMILY = 10,
 	/* Deeper than any path a distribution installs; beyond it: suspicious. */
 	PATH_DEPTH_MAX = 128,
+	DIRECT_DEPTH_MAX = 12,
 	CGROUP_DEPTH_MAX = 8,
 	CGROUP_NAME_MAX = 96,
 	CONTAINER_ID_LEN = 64,
@@ -54,17 +55,17 @@ static __always_inline bool is_system_directory(const unsigned char *name)
  */
 
 /*
- * Climbs from the root of a mount to the root of its mount namespace. top is
+ * Climbs from a directory of a mount to the root of its mount namespace. top is
  * the name of the topmost directory seen so far, 0 for none. Returns the
  * topmost name, NAMELESS if there is none, or 0 if a directory on the way is
  * writable for others or the way does not end.
  */
 enum { NAMELESS = 1 };
 
-__noinline __u64 climb(__u64 from, __u64 top)
+__noinline __u64 climb(__u64 start, __u64 of_mount, __u64 top)
 {
-	struct mount *mount = (void *)from, *up;
-	struct dentry *dentry = BPF_CORE_READ(mount, mnt.mnt_root), *root = dentry, *parent;
+	struct mount *mount = (void *)of_mount, *up;
+	struct dentry *dentry = (void *)start, *root = BPF_CORE_READ(mount, mnt.mnt_root), *parent;
 	int depth;
 
 	for (depth = 0; depth < PATH_DEPTH_MAX; depth++) {
@@ -87,9 +88,10 @@ __noinline __u64 climb(__u64 from, __u64 top)
 }
 
 /*
- * Walks from a file to the root of its mount namespace. Inside the file's own
- * mount the loads are direct (btf); above it they cannot be, because struct
- * mount is reached by subtraction.
+ * Walks from a file to the root of its mount namespace. The first steps inside
+ * the file's own mount are direct loads (btf), which is all that most programs
+ * need; above it they cannot be, because struct mount is reached by
+ * subtraction.
  */
 static __always_inline enum place place_of(struct file *file, const bool btf)
 {
@@ -106,7 +108,7 @@ static __always_inline enum place place_of(struct file *file, const bool btf)
 	if (!LOAD(btf, inode, i_nlink) || !LOAD(btf, leaf, d_hash.pprev))
 		return PLACE_SUSPICIOUS;
 
-	for (depth = 0; depth < PATH_DEPTH_MAX && dentry != root; depth++) {
+	for (depth = 0; depth < DIRECT_DEPTH_MAX && dentry != root; depth++) {
 		parent = LOAD(btf, dentry, d_parent);
 		inode = LOAD(btf, parent, d_inode);
 		/* its own parent, but not the mount's root: moved out of a bind mount */
@@ -116,9 +118,7 @@ static __always_inline enum place place_of(struct file *file, const bool btf)
 			name = LOAD(btf, dentry, d_name.name);
 		dentry = parent;
 	}
-	if (dentry != root)
-		return PLACE_SUSPICIOUS;
-	top = climb(address(vfsmount) - bpf_core_field_offset(struct mount, mnt), address(name));
+	top = climb(address(dentry), address(vfsmount) - bpf_core_field_offset(struct mount, mnt), address(name));
 	if (!top)
 		return PLACE_SUSPICIOUS;
 	return top != NAMELESS && is_system_directory((void *)top) ? PLACE_SYSTEM : PLACE_OTHER;

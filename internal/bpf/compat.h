@@ -72,7 +72,7 @@ static __always_inline struct kernfs_node *kernfs_parent_of(struct kernfs_node *
 	return BPF_CORE_READ(kn, parent);
 }
 
-/* 6.13: struct cred's capabilities became one u64; before, two u32. */
+/* 6.3: struct cred's capabilities became one u64; before, two u32. */
 static __always_inline __u64 capabilities(const kernel_cap_t *set)
 {
 	__u64 caps = 0;
@@ -105,5 +105,149 @@ static __always_inline bool is_compat_call(struct task_struct *task, struct pt_r
 	return BPF_CORE_READ(user, pstate) & psr_mode32;
 #endif
 }
+
+/*
+ * 6.2: lets a bare address be read with direct loads again. A program that
+ * calls it is refused before, so it stands on a rung of its own.
+ */
+extern void *bpf_rdonly_cast(const void *address, __u32 btf_id) __ksym;
+
+#define CAST(btf, type, address) \
+	((btf) ? (type *)bpf_rdonly_cast((void *)(address), bpf_core_type_id_kernel(type)) : (type *)(address))
+
+/* Number of the system call that the task is in, as its own entry counts. */
+static __always_inline int syscall_number(struct pt_regs *regs)
+{
+#if defined(__TARGET_ARCH_x86)
+	return BPF_CORE_READ(regs, orig_ax);
+#elif defined(__TARGET_ARCH_arm64)
+	return BPF_CORE_READ(regs, syscallno);
+#endif
+}
+
+/* 5.12: atomic operations that return the old value; a helper of that release tells. */
+static __always_inline bool has_compare_and_swap(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_check_mtu);
+}
+
+/* 5.6: sk_protocol became a plain field; before, a bit field. */
+static __always_inline __u16 socket_protocol(const struct sock *sk)
+{
+	return BPF_CORE_READ_BITFIELD_PROBED(sk, sk_protocol);
+}
+
+/* 5.15: the cgroup of a socket; before, a pointer or two numbers in one word. */
+struct sock_cgroup_data___v5_4 {
+	__u64 val;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u64 cgroup_of_socket(const struct sock *sk)
+{
+	struct sock_cgroup_data___v5_4 *old = (void *)&sk->sk_cgrp_data;
+	struct cgroup *cgroup;
+
+	if (bpf_core_field_exists(old->val)) {
+		cgroup = (void *)BPF_CORE_READ(old, val);
+		if ((__u64)cgroup & 1)
+			return 0;
+	} else {
+		cgroup = BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
+	}
+	return BPF_CORE_READ(cgroup, kn, id);
+}
+
+
+/*
+ * Idmapped mounts, 5.12. At first the mount names a user namespace; since 6.2
+ * a struct mnt_idmap, with an owning namespace and later with its own maps.
+ * The address of the mount's uid or gid map, 0 if it is not idmapped.
+ */
+struct vfsmount___v5_12 {
+	struct user_namespace *mnt_userns;
+} __attribute__((preserve_access_index));
+
+struct mnt_idmap___v6_2 {
+	struct user_namespace *owner;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u64 mount_id_map(struct vfsmount *mount, struct user_namespace *of_file_system, bool group)
+{
+	struct user_namespace *owner = NULL;
+	struct mnt_idmap___v6_2 *old_idmap;
+	struct uid_gid_map *map;
+
+	if (bpf_core_field_exists(struct mnt_idmap, uid_map)) {
+		map = (void *)((__u64)BPF_CORE_READ(mount, mnt_idmap) + (group ? bpf_core_field_offset(struct mnt_idmap, gid_map) :
+										 bpf_core_field_offset(struct mnt_idmap, uid_map)));
+		return BPF_CORE_READ(map, nr_extents) ? (__u64)map : 0;
+	}
+	if (bpf_core_field_exists(struct mnt_idmap___v6_2, owner)) {
+		old_idmap = (void *)BPF_CORE_READ(mount, mnt_idmap);
+		owner = BPF_CORE_READ(old_idmap, owner);
+	} else if (bpf_core_field_exists(struct vfsmount___v5_12, mnt_userns)) {
+		owner = BPF_CORE_READ((struct vfsmount___v5_12 *)mount, mnt_userns);
+	}
+	if (!owner || owner == of_file_system || !BPF_CORE_READ(owner, level))
+		return 0;
+	return (__u64)owner + (group ? bpf_core_field_offset(struct user_namespace, gid_map) :
+				       bpf_core_field_offset(struct user_namespace, uid_map));
+}
+
+/*
+ * 5.8: the credentials may come from another file than the one that is run
+ * (binfmt_misc with the flag C).
+ */
+static __always_inline struct file *file_of_credentials(struct linux_binprm *bprm)
+{
+	if (bpf_core_field_exists(bprm->execfd_creds) && BPF_CORE_READ_BITFIELD_PROBED(bprm, execfd_creds))
+		return BPF_CORE_READ(bprm, executable);
+	return BPF_CORE_READ(bprm, file);
+}
+
+/* The first argument of a call through the 32-bit entry. */
+static __always_inline __u32 compat_first_argument(struct pt_regs *regs)
+{
+#if defined(__TARGET_ARCH_x86)
+	return BPF_CORE_READ(regs, bx);
+#elif defined(__TARGET_ARCH_arm64)
+	return BPF_CORE_READ(regs, orig_x0);
+#endif
+}
+
+/*
+ * Numbers of the calls through the 32-bit entry: i386's, and the ARM EABI's,
+ * which agree but for the newer ones. The 16-bit forms came first.
+ */
+enum compat_call {
+	COMPAT_SETUID16 = 23,
+	COMPAT_SETGID16 = 46,
+	COMPAT_SETREUID16 = 70,
+	COMPAT_SETREGID16 = 71,
+	COMPAT_SETGROUPS16 = 81,
+	COMPAT_INIT_MODULE = 128,
+	COMPAT_DELETE_MODULE = 129,
+	COMPAT_SETFSUID16 = 138,
+	COMPAT_SETFSGID16 = 139,
+	COMPAT_SETRESUID16 = 164,
+	COMPAT_SETRESGID16 = 170,
+	COMPAT_CAPSET = 185,
+	COMPAT_SETREUID = 203,
+	COMPAT_SETREGID = 204,
+	COMPAT_SETGROUPS = 206,
+	COMPAT_SETRESUID = 208,
+	COMPAT_SETRESGID = 210,
+	COMPAT_SETUID = 213,
+	COMPAT_SETGID = 214,
+	COMPAT_SETFSUID = 215,
+	COMPAT_SETFSGID = 216,
+#if defined(__TARGET_ARCH_x86)
+	COMPAT_UNSHARE = 310,
+	COMPAT_FINIT_MODULE = 350,
+#elif defined(__TARGET_ARCH_arm64)
+	COMPAT_UNSHARE = 337,
+	COMPAT_FINIT_MODULE = 379,
+#endif
+};
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The detail stream: what happened and who did it. Counters never pass here.
- * emit() is the only place that puts anything in a ring, so that every event
+ * deliver() is the only place that puts anything in the ring, so that every event
  * produced is delivered, sampled out, or counted as lost.
  */
 #ifndef EVENTS_H
@@ -36,6 +36,8 @@ struct {
 
 /* Off removes the whole stream from the programs at load. */
 const volatile bool detailed = false;
+/* The kernel has ring buffers: 5.8. Off removes every use of them. */
+const volatile bool rings = true;
 /* Events for each CPU and window; 0: no limit. */
 const volatile __u32 budget_per_window = 0;
 /* One in how many is kept; Go changes it while the programs run. */
@@ -63,33 +65,46 @@ static __always_inline bool within_budget(__u64 now)
 	return __sync_fetch_and_add(&budget->used, 1) < budget_per_window;
 }
 
-/* Fills what the current thread says of itself and hands the event over. */
-static __always_inline void emit(struct event *event, enum probe_id probe, enum event_kind kind)
+/* Counts an event; true if it is to be delivered, then with its weight and kind. */
+static __always_inline bool admit(struct event *event, enum probe_id probe, enum event_kind kind)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u64 id = bpf_get_current_pid_tgid(), now = bpf_ktime_get_ns();
-	__u32 rate = sample_rate, tgid = id >> 32;
-	struct process *process;
-	__u64 flags;
+	__u64 now = bpf_ktime_get_ns();
+	__u32 rate = sample_rate;
 
 	add(&events_total, probe, 1);
 	if (rate > 1 && bpf_get_prandom_u32() % rate)
-		return;
+		return false;
 	if (!within_budget(now)) {
 		add(&events_lost_total, probe * LOSS_COUNT + LOSS_BUDGET, 1);
-		return;
+		return false;
 	}
 	event->time_ns = now;
 	event->weight = rate ?: 1;
 	event->kind = kind;
 	event->probe = probe;
-	event->tgid = tgid;
+	return true;
+}
+
+/* Fills what the current thread says of itself. */
+static __always_inline void see_current(struct event *event)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 id = bpf_get_current_pid_tgid();
+
+	event->tgid = id >> 32;
 	event->tid = id;
 	event->uid = bpf_get_current_uid_gid();
 	event->euid = BPF_CORE_READ(task, cred, euid.val);
 	event->cgroup_id = bpf_get_current_cgroup_id();
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
-	process = bpf_map_lookup_elem(&processes, &tgid);
+}
+
+/* Hands an admitted event over. */
+static __always_inline void deliver(struct event *event)
+{
+	struct process *process = bpf_map_lookup_elem(&processes, &event->tgid);
+	__u64 flags;
+
 	if (process)
 		event->class = process->class;
 	/*
@@ -98,7 +113,16 @@ static __always_inline void emit(struct event *event, enum probe_id probe, enum 
 	 */
 	flags = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= WAKE_AT_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 	if (bpf_ringbuf_output(&events, event, sizeof(*event), flags))
-		add(&events_lost_total, probe * LOSS_COUNT + LOSS_RING_FULL, 1);
+		add(&events_lost_total, event->probe * LOSS_COUNT + LOSS_RING_FULL, 1);
+}
+
+/* An event of the current thread. */
+static __always_inline void emit(struct event *event, enum probe_id probe, enum event_kind kind)
+{
+	if (!admit(event, probe, kind))
+		return;
+	see_current(event);
+	deliver(event);
 }
 
 #endif

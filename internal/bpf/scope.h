@@ -13,10 +13,17 @@
 #include <bpf/bpf_helpers.h>
 
 const volatile __u64 only_cgroup = 0;
+const volatile __u64 only_netns = 0; /* its cookie, SO_NETNS_COOKIE */
 
 static __always_inline bool in_scope(void)
 {
 	return !only_cgroup || bpf_get_current_cgroup_id() == only_cgroup;
+}
+
+/* Network events often come in an interrupt, where no cgroup is the right one. */
+static __always_inline bool in_netns(const struct sock *sk)
+{
+	return !only_netns || BPF_CORE_READ(sk, __sk_common.skc_net.net, net_cookie) == only_netns;
 }
 
 #endif

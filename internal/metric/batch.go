@@ -5,9 +5,9 @@ package metric
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // Batch collects the rows of one producer for one scrape. It is filled by one
@@ -15,11 +15,15 @@ import (
 type Batch struct {
 	limit   int
 	seen    map[string]struct{}
-	rows    []prometheus.Metric
+	rows    []row
 	dropped int
 
 	// SkipLegacy makes Add ignore metrics marked Legacy. Set it before Add.
 	SkipLegacy bool
+
+	// key and clean are reused by Add.
+	key   []byte
+	clean []string
 }
 
 // NewBatch returns an empty batch that accepts at most limit series; 0 means
@@ -30,37 +34,36 @@ func NewBatch(limit int) *Batch {
 
 // Add appends one series. Values are cleaned first. A label set that the
 // batch already holds is ignored, since Prometheus refuses a page with two;
-// one above the limit is counted in Dropped. A value outside a closed set is
-// a programming error and panics.
+// one above the limit is counted in Dropped. A value outside a closed set, or
+// one too many or too few, is a programming error and panics.
 func (b *Batch) Add(m *Metric, value float64, values ...string) {
 	if m.Legacy && b.SkipLegacy {
 		return
 	}
-	clean := values
-	for i, v := range values {
-		if l := m.Labels[i]; l.Values != nil {
-			if !slices.Contains(l.Values, v) {
-				panic(fmt.Sprintf("metric %s: label %s has no value %q", m.Name, l.Name, v))
-			}
-			continue
-		}
-		if c := Clean(v); c != v {
-			if &clean[0] == &values[0] {
-				clean = slices.Clone(values)
-			}
-			clean[i] = c
-		}
+	if len(values) != len(m.Labels) {
+		panic(fmt.Sprintf("metric %s: %d labels, %d values", m.Name, len(m.Labels), len(values)))
 	}
-	key := m.Name + "\x00" + strings.Join(clean, "\x00")
-	if _, dup := b.seen[key]; dup {
+	b.clean = b.clean[:0]
+	b.key = append(b.key[:0], m.Name...)
+	for i, v := range values {
+		if l := &m.Labels[i]; l.Values == nil {
+			v = Clean(v)
+		} else if !slices.Contains(l.Values, v) {
+			panic(fmt.Sprintf("metric %s: label %s has no value %q", m.Name, l.Name, v))
+		}
+		b.clean = append(b.clean, v)
+		// No clean value holds a NUL, so the key tells all label sets apart.
+		b.key = append(append(b.key, 0), v...)
+	}
+	if _, dup := b.seen[string(b.key)]; dup {
 		return
 	}
 	if b.limit > 0 && len(b.rows) >= b.limit {
 		b.dropped++
 		return
 	}
-	b.seen[key] = struct{}{}
-	b.rows = append(b.rows, prometheus.MustNewConstMetric(m.desc, m.valueType(), value, clean...))
+	b.seen[string(b.key)] = struct{}{}
+	b.rows = append(b.rows, newRow(m, value, b.clean))
 }
 
 // Bool is Add with 1 for true and 0 for false.
@@ -92,7 +95,7 @@ func (b *Batch) Fill(table []*Metric) {
 	}
 }
 
-// Len is the number of series held, Dropped the number refused for the limit.
+// Len is the number of series held.
 func (b *Batch) Len() int { return len(b.rows) }
 
 // Dropped is the number of series refused because the batch was full.
@@ -100,7 +103,44 @@ func (b *Batch) Dropped() int { return b.dropped }
 
 // Collect sends every series to ch.
 func (b *Batch) Collect(ch chan<- prometheus.Metric) {
-	for _, r := range b.rows {
-		ch <- r
+	for i := range b.rows {
+		ch <- &b.rows[i]
 	}
+}
+
+// row is one series. The library's own constant metric takes eight times the
+// allocations, which a page of 1,500 series notices.
+type row struct {
+	metric *Metric
+	value  float64
+	labels []*dto.LabelPair
+}
+
+func newRow(m *Metric, value float64, values []string) row {
+	pairs := make([]struct {
+		pair  dto.LabelPair
+		value string
+	}, len(values))
+	labels := make([]*dto.LabelPair, len(values))
+	for i, l := range m.order {
+		p := &pairs[i]
+		p.value = values[l]
+		p.pair.Name, p.pair.Value = &m.Labels[l].Name, &p.value
+		labels[i] = &p.pair
+	}
+	return row{metric: m, value: value, labels: labels}
+}
+
+// Desc implements prometheus.Metric.
+func (r *row) Desc() *prometheus.Desc { return r.metric.desc }
+
+// Write implements prometheus.Metric.
+func (r *row) Write(out *dto.Metric) error {
+	out.Label = r.labels
+	if r.metric.Kind == Counter {
+		out.Counter = &dto.Counter{Value: &r.value}
+	} else {
+		out.Gauge = &dto.Gauge{Value: &r.value}
+	}
+	return nil
 }

@@ -12,8 +12,11 @@ package metric
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
 )
 
 // Kind is the Prometheus type of a metric.
@@ -48,7 +51,30 @@ type Label struct {
 func Open(name, help string) Label { return Label{Name: name, Help: help} }
 
 // Closed returns a label that takes just these values, in this order.
-func Closed(name string, values ...string) Label { return Label{Name: name, Values: values} }
+func Closed(name string, values ...string) Label {
+	return Label{Name: name, Values: append([]string{}, values...)}
+}
+
+func (l Label) check() error {
+	if !model.LegacyValidation.IsValidLabelName(l.Name) {
+		return fmt.Errorf("label %q: a name is made of letters, digits and _", l.Name)
+	}
+	if l.Values == nil {
+		return nil
+	}
+	if len(l.Values) == 0 {
+		return fmt.Errorf("label %s is closed and has no values", l.Name)
+	}
+	for i, v := range l.Values {
+		if Clean(v) != v {
+			return fmt.Errorf("label %s: value %q is not clean", l.Name, v)
+		}
+		if slices.Contains(l.Values[:i], v) {
+			return fmt.Errorf("label %s: value %q comes twice", l.Name, v)
+		}
+	}
+	return nil
+}
 
 // Metric is one declared metric. Build it with New; it is immutable after
 // that and safe for concurrent use.
@@ -65,23 +91,41 @@ type Metric struct {
 	Legacy bool
 
 	desc *prometheus.Desc
+	// order holds the positions of the labels sorted by name, which is how
+	// Prometheus wants them in a series.
+	order []int
 }
 
 // New declares a metric whose closed label sets are all present from the
-// first scrape. It panics on a name or label that Prometheus refuses: the
-// tables are literals, so that is a programming error.
+// first scrape. It panics on a name or label that Prometheus refuses, on a
+// help that is missing, and on a closed label without values, with one that
+// comes twice or one that Clean would change: the tables are literals, so
+// each of these is a programming error.
 func New(kind Kind, name, help string, labels ...Label) *Metric {
+	if help == "" {
+		panic(fmt.Sprintf("metric %s: has no help", name))
+	}
+	if !model.LegacyValidation.IsValidMetricName(name) {
+		panic(fmt.Sprintf("metric %q: a name is made of letters, digits and _", name))
+	}
 	names := make([]string, len(labels))
 	for i, l := range labels {
+		if err := l.check(); err != nil {
+			panic(fmt.Sprintf("metric %s: %v", name, err))
+		}
 		names[i] = l.Name
 	}
 	m := &Metric{
 		Name: name, Help: help, Kind: kind, Labels: labels,
 		desc: prometheus.NewDesc(name, help, names, nil),
 	}
-	if _, err := prometheus.NewConstMetric(m.desc, m.valueType(), 0, make([]string, len(labels))...); err != nil {
+	if err := m.desc.Err(); err != nil {
 		panic(fmt.Sprintf("metric %s: %v", name, err))
 	}
+	for i := range labels {
+		m.order = append(m.order, i)
+	}
+	slices.SortFunc(m.order, func(a, b int) int { return strings.Compare(names[a], names[b]) })
 	return m
 }
 
@@ -124,11 +168,4 @@ func (m *Metric) LabelValues(i int) []string {
 		i /= n
 	}
 	return out
-}
-
-func (m *Metric) valueType() prometheus.ValueType {
-	if m.Kind == Counter {
-		return prometheus.CounterValue
-	}
-	return prometheus.GaugeValue
 }

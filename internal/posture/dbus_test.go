@@ -233,14 +233,14 @@ func reply(call *dbus.Message, body any) *dbus.Message {
 func send(t *testing.T, conn net.Conn, order binary.ByteOrder, m *dbus.Message) {
 	var b bytes.Buffer
 	m.Flags = dbus.FlagNoReplyExpected
-	if err := encode(m, &b, order); err != nil {
+	if err := encodeReply(m, &b, order); err != nil {
 		t.Errorf("encode: %v", err)
 	}
 	_, _ = conn.Write(b.Bytes())
 }
 
 // encode gives the message a serial, which must not be 0.
-func encode(m *dbus.Message, w *bytes.Buffer, order binary.ByteOrder) error {
+func encodeReply(m *dbus.Message, w *bytes.Buffer, order binary.ByteOrder) error {
 	if err := m.EncodeTo(w, order); err != nil {
 		return err
 	}
@@ -254,7 +254,7 @@ func FuzzReadDBusMessage(f *testing.F) {
 		dbus.FieldReplySerial: dbus.MakeVariant(uint32(1)),
 		dbus.FieldSignature:   dbus.MakeVariant(dbus.SignatureOf(fakeUnits()[:2])),
 	}, Body: []any{fakeUnits()[:2]}}
-	if err := encode(call, &b, binary.LittleEndian); err != nil {
+	if err := encodeReply(call, &b, binary.LittleEndian); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes())

@@ -77,7 +77,7 @@ func TestHostsOracle(t *testing.T) {
 				if rule.action == "allow" || rule.action != "deny" && file == "hosts.allow" {
 					access = "granted"
 				}
-				fmt.Fprintf(&want, "%s line %d|%s|%s|%s\n", file, rule.line, flatten(rule.services), flatten(rule.hosts), access)
+				fmt.Fprintf(&want, "%s line %d|%s|%s|%s\n", file, rule.line, flattenPatterns(rule.services), flatten(rule.hosts), access)
 			}
 		}
 		cmd := exec.Command(program, "-v", "-d")
@@ -91,7 +91,7 @@ func TestHostsOracle(t *testing.T) {
 }
 
 // flatten joins a list as it was before the excepted part was given to each.
-func flatten(list []string) string {
+func flattenPatterns(list []string) string {
 	except := ""
 	plain := make([]string, 0, len(list))
 	for _, w := range list {

@@ -21,6 +21,8 @@ struct keep {
 	enum loss loss;
 	enum table table;
 	enum event_kind kind;
+	enum watch_limit watch_limit;
+	enum text_length text_length;
 	struct process process;
 	struct event event;
 	struct object object;

@@ -5,7 +5,7 @@
 // number.
 package abi
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types -type probe_id -type process_class -type direction -type transport -type connect_error -type file_severity -type file_operation -type privilege_call -type result -type privilege_gain -type module_action -type loss -type table -type event_kind -type process -type event -type object -type watch -type name -type directory -type pattern -type identity bpf abi.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I.. -I../vmlinux
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types -type probe_id -type process_class -type direction -type transport -type connect_error -type file_severity -type file_operation -type privilege_call -type result -type privilege_gain -type module_action -type loss -type table -type event_kind -type watch_limit -type text_length -type process -type event -type object -type watch -type name -type directory -type pattern -type identity bpf abi.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I.. -I../vmlinux
 
 // The border types. One Go type for each C type.
 type (
@@ -36,7 +36,19 @@ const (
 	LossDecode    = bpfLossLOSS_DECODE
 	LossRecursion = bpfLossLOSS_RECURSION
 
-	SeverityNone = bpfFileSeveritySEVERITY_COUNT
+	SeverityCritical = bpfFileSeveritySEVERITY_CRITICAL
+	SeverityWarning  = bpfFileSeveritySEVERITY_WARNING
+	SeverityInfo     = bpfFileSeveritySEVERITY_INFO
+	SeverityNone     = bpfFileSeveritySEVERITY_COUNT
+
+	NameLen                = int(bpfTextLengthNAME_LEN)
+	WatchObjects           = int(bpfWatchLimitWATCH_OBJECTS)
+	WatchDirectories       = int(bpfWatchLimitWATCH_DIRECTORIES)
+	WatchNames             = int(bpfWatchLimitWATCH_NAMES)
+	WatchPatterns          = int(bpfWatchLimitWATCH_PATTERNS)
+	WatchDirectoryPatterns = int(bpfWatchLimitWATCH_DIRECTORY_PATTERNS)
+	WatchDepth             = int(bpfWatchLimitWATCH_DEPTH)
+	WatchFilterBits        = int(bpfWatchLimitWATCH_FILTER_BITS)
 
 	EventExec         = bpfEventKindEVENT_EXEC
 	EventExit         = bpfEventKindEVENT_EXIT

@@ -33,10 +33,8 @@ const (
 type bpfDirectory struct {
 	_            structs.HostLayout
 	Any          bpfWatch
-	Id           uint32
 	FirstPattern uint32
 	Patterns     uint32
-	Pad          uint32
 }
 
 type bpfEvent struct {
@@ -132,9 +130,13 @@ type bpfObject struct {
 }
 
 type bpfPattern struct {
-	_     structs.HostLayout
-	Text  [64]uint8
-	Watch bpfWatch
+	_      structs.HostLayout
+	Text   [64]uint8
+	Watch  bpfWatch
+	Prefix uint8
+	Suffix uint8
+	Star   uint8
+	Pad    uint8
 }
 
 type bpfPrivilegeCall uint32
@@ -209,6 +211,13 @@ const (
 	bpfTableTABLE_COUNT     bpfTable = 4
 )
 
+type bpfTextLength uint32
+
+const (
+	bpfTextLengthCOMM_LEN bpfTextLength = 16
+	bpfTextLengthNAME_LEN bpfTextLength = 64
+)
+
 type bpfTransport uint32
 
 const (
@@ -219,11 +228,22 @@ const (
 
 type bpfWatch struct {
 	_     structs.HostLayout
-	Rule  uint32
 	Read  uint8
 	Write uint8
 	Pad   [2]uint8
 }
+
+type bpfWatchLimit uint32
+
+const (
+	bpfWatchLimitWATCH_OBJECTS            bpfWatchLimit = 4096
+	bpfWatchLimitWATCH_DIRECTORIES        bpfWatchLimit = 1024
+	bpfWatchLimitWATCH_NAMES              bpfWatchLimit = 4096
+	bpfWatchLimitWATCH_PATTERNS           bpfWatchLimit = 512
+	bpfWatchLimitWATCH_DIRECTORY_PATTERNS bpfWatchLimit = 16
+	bpfWatchLimitWATCH_DEPTH              bpfWatchLimit = 16
+	bpfWatchLimitWATCH_FILTER_BITS        bpfWatchLimit = 65536
+)
 
 // Names of all BPF objects in the ELF.
 //

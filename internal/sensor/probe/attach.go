@@ -5,6 +5,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -24,47 +25,74 @@ func newRungState(p *Probe) *rungState {
 	return &rungState{probe: p, programs: map[string]*ebpf.Program{}, iterators: map[string]*link.Iter{}}
 }
 
-func (r *rungState) attach(name string) error {
-	spec, ok := r.probe.object.Programs[name]
+// attachAll loads the programs of a rung together, then attaches each.
+func (r *rungState) attachAll(rung *Rung) error {
+	names := slices.Clone(rung.Programs)
+	for _, name := range names {
+		if err := r.probe.canAttach(name); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	for _, name := range rung.Optional {
+		if err := r.probe.canAttach(name); err != nil {
+			r.probe.log.Debug("hook does not exist here", "program", name, "err", err)
+			continue
+		}
+		names = append(names, name)
+	}
+	if err := r.load(names); err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
+	for _, name := range names {
+		if err := r.attach(name); err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (p *Probe) canAttach(name string) error {
+	spec, ok := p.object.Programs[name]
 	if !ok {
 		return fmt.Errorf("the object has no such program")
 	}
-	if err := r.probe.host.canAttach(spec); err != nil {
+	return p.host.canAttach(spec)
+}
+
+// load loads programs of the object on top of the maps that exist.
+func (r *rungState) load(names []string) error {
+	object := r.probe.object.Copy()
+	for name := range object.Programs {
+		if !slices.Contains(names, name) {
+			delete(object.Programs, name)
+		}
+	}
+	collection, err := ebpf.NewCollectionWithOptions(object, ebpf.CollectionOptions{
+		MapReplacements: r.probe.maps,
+		Programs:        ebpf.ProgramOptions{KernelTypes: r.probe.host.BTF},
+	})
+	if err != nil {
+		r.probe.host.learnFrom(object, err)
 		return err
 	}
-	program, err := r.probe.loadProgram(name)
-	if err != nil {
-		return fmt.Errorf("load: %w", err)
+	defer collection.Close()
+	for _, name := range names {
+		r.programs[name] = collection.DetachProgram(name)
 	}
-	r.programs[name] = program
+	return nil
+}
+
+func (r *rungState) attach(name string) error {
+	spec, program := r.probe.object.Programs[name], r.programs[name]
 	if spec.Type == ebpf.Tracing && spec.AttachType == ebpf.AttachTraceIter {
 		return r.attachIterator(name, spec, program)
 	}
 	attached, err := r.link(spec, program)
 	if err != nil {
-		return fmt.Errorf("attach: %w", err)
+		return err
 	}
 	r.links = append(r.links, attached)
 	return nil
-}
-
-// loadProgram loads one program of the object on top of the maps that exist.
-func (p *Probe) loadProgram(name string) (*ebpf.Program, error) {
-	one := p.object.Copy()
-	for other := range one.Programs {
-		if other != name {
-			delete(one.Programs, other)
-		}
-	}
-	collection, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{
-		MapReplacements: p.maps,
-		Programs:        ebpf.ProgramOptions{KernelTypes: p.host.BTF},
-	})
-	if err != nil {
-		return nil, err
-	}
-	defer collection.Close()
-	return collection.DetachProgram(name), nil
 }
 
 // link attaches a program where its section says.
@@ -101,7 +129,7 @@ func (r *rungState) attachIterator(name string, spec *ebpf.ProgramSpec, program 
 	}
 	iterator, err := link.AttachIter(options)
 	if err != nil {
-		return fmt.Errorf("attach: %w", err)
+		return err
 	}
 	r.iterators[name] = iterator
 	return nil

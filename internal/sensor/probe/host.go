@@ -3,10 +3,12 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -27,16 +29,20 @@ type Host struct {
 	RingBuffers bool
 	// tracefs is set by WithTracefs.
 	tracefs bool
+	// kprobes: the kernel can make them; trampolines: it has not refused one.
+	kprobes, trampolines bool
 }
 
 // Inspect looks at the running kernel.
 func Inspect(procfs, sysfs, rootfs string) *Host {
-	h := &Host{ProcFS: procfs, SysFS: sysfs, RootFS: rootfs}
+	h := &Host{ProcFS: procfs, SysFS: sysfs, RootFS: rootfs, trampolines: true}
 	h.BTF, h.BTFErr = btf.LoadKernelSpec()
 	if h.BTFErr != nil {
 		h.BTFErr = fmt.Errorf("%w: %w", errNoBTF, h.BTFErr)
 	}
 	h.CgroupRoot = cgroupRoot(sysfs)
+	_, err := os.Stat("/sys/bus/event_source/devices/kprobe/type")
+	h.kprobes = err == nil
 	h.RingBuffers = features.HaveMapType(ebpf.RingBuf) == nil
 	return h
 }
@@ -60,17 +66,55 @@ func cgroupRoot(sysfs string) string {
 
 // canAttach refuses what cannot work before it is loaded, with a reason.
 func (h *Host) canAttach(spec *ebpf.ProgramSpec) error {
-	switch spec.Type {
-	case ebpf.TracePoint:
-		if !h.tracefs {
-			return errNoTracefs
-		}
-	case ebpf.CGroupSockAddr:
-		if h.CgroupRoot == "" {
-			return errNoCgroup2
-		}
+	switch {
+	case spec.Type == ebpf.TracePoint && !h.tracefs:
+		return errNoTracefs
+	case spec.Type == ebpf.TracePoint && !hasTracepoint(spec.AttachTo):
+		return fmt.Errorf("%w: %s", ErrHookMissing, spec.AttachTo)
+	case spec.Type == ebpf.CGroupSockAddr && h.CgroupRoot == "":
+		return errNoCgroup2
+	case spec.Type == ebpf.Kprobe && !h.kprobes:
+		return fmt.Errorf("%w: kprobes are not compiled in", ErrHookMissing)
+	case isTrampoline(spec) && !h.trampolines:
+		return errNoTrampolines
+	case isTrampoline(spec) && h.FunctionParams(spec.AttachTo) < 0:
+		return fmt.Errorf("%w: %s", ErrHookMissing, spec.AttachTo)
 	}
 	return nil
+}
+
+// learnFrom remembers that this kernel allows no trampolines at all, which
+// some hosted kernels say with EPERM, so that each rung need not try.
+func (h *Host) learnFrom(object *ebpf.CollectionSpec, err error) {
+	if !errors.Is(err, unix.EPERM) {
+		return
+	}
+	for _, spec := range object.Programs {
+		if !isTrampoline(spec) {
+			return
+		}
+	}
+	h.trampolines = false
+}
+
+func isTrampoline(spec *ebpf.ProgramSpec) bool {
+	return spec.Type == ebpf.Tracing && (spec.AttachType == ebpf.AttachTraceFEntry || spec.AttachType == ebpf.AttachTraceFExit)
+}
+
+func hasTracepoint(name string) bool {
+	for _, path := range tracefsPaths {
+		if _, err := os.Stat(filepath.Join(path, "events", name, "id")); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Release gives back the kernel's types, some tens of megabytes, when the
+// ladder has been climbed. What attaches later loads them again.
+func (h *Host) Release() {
+	h.BTF = nil
+	debug.FreeOSMemory()
 }
 
 // TracepointParams is the number of arguments of a tracepoint: programs that
@@ -91,7 +135,23 @@ func (h *Host) TracepointParams(name string) int {
 	return len(proto.Params) - 1 // the first is the tracepoint's own data
 }
 
+// FunctionParams is the number of parameters of a kernel function, -1 if BTF
+// does not list it: trampolines and kprobes need the one that is there.
+func (h *Host) FunctionParams(name string) int {
+	var function *btf.Func
+	if h.BTF == nil || h.BTF.TypeByName(name, &function) != nil {
+		return -1
+	}
+	proto, ok := function.Type.(*btf.FuncProto)
+	if !ok {
+		return -1
+	}
+	return len(proto.Params)
+}
+
 const tracefsPath = "/sys/kernel/tracing"
+
+var tracefsPaths = []string{tracefsPath, "/sys/kernel/debug/tracing"}
 
 // WithTracefs runs f where tracefs is mounted. If the host has not mounted
 // it, f runs in a thread with a mount namespace of its own, where it is: the
@@ -113,7 +173,7 @@ func (h *Host) WithTracefs(f func()) {
 }
 
 func hasTracefs() bool {
-	for _, path := range []string{tracefsPath, "/sys/kernel/debug/tracing"} {
+	for _, path := range tracefsPaths {
 		if _, err := os.Stat(filepath.Join(path, "events")); err == nil {
 			return true
 		}

@@ -13,6 +13,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -38,6 +39,23 @@ type Spec struct {
 	Started func(*Probe) error
 	// Collect adds rows that are no plain counters. Optional.
 	Collect func(*Probe, *metric.Batch)
+	// Tables says how full the probe's bounded tables are. Optional.
+	Tables func(*Probe) []Table
+	// Compat sees system calls through the 32-bit entry. It is attached only
+	// when the first 32-bit image is executed. Optional.
+	Compat *Part
+	// Stop ends what Started left running, before the probe is detached.
+	// Optional.
+	Stop func()
+}
+
+// Table is a bounded table and how full it is.
+type Table struct {
+	Name              string
+	Entries, Capacity int
+	// Evictions are what did not fit, since start; those that the programs
+	// count in the shared map_evictions are not among them.
+	Evictions uint64
 }
 
 // Name is the probe's name in metrics, flags and logs.
@@ -47,9 +65,10 @@ func (s *Spec) Name() string { return abi.Probes[s.Index] }
 type Part struct {
 	Name  string
 	Rungs []Rung
-	// Applies returns an error when the kernel has nothing of the kind to
-	// see, which is no failure. Optional.
-	Applies func(*Host) error
+	// Applies returns an error when there is nothing of the kind to see on
+	// this kernel, or a part attached before sees it, which is no failure.
+	// Optional.
+	Applies func(*Probe) error
 	// Auxiliary parts add to what others count; the probe is attached
 	// without them.
 	Auxiliary bool
@@ -81,13 +100,15 @@ type Settings struct {
 // Probe is a loaded probe. Its methods are safe for concurrent use once Start
 // has returned.
 type Probe struct {
-	spec   *Spec
-	host   *Host
-	log    *slog.Logger
-	object *ebpf.CollectionSpec
-	maps   map[string]*ebpf.Map
-	status Status
+	spec     *Spec
+	host     *Host
+	settings Settings
+	log      *slog.Logger
+	object   *ebpf.CollectionSpec
+	maps     map[string]*ebpf.Map
+	status   Status
 
+	mu        sync.Mutex // guards what follows: Compat is attached late
 	programs  map[string]*ebpf.Program
 	links     []link.Link
 	iterators map[string]*link.Iter
@@ -98,11 +119,13 @@ type Probe struct {
 // in its Status. Close it in any case.
 func Start(spec *Spec, host *Host, shared *Shared, settings Settings, log *slog.Logger) *Probe {
 	p := &Probe{
-		spec: spec, host: host, log: log.With("probe", spec.Name()),
+		spec: spec, host: host, settings: settings, log: log.With("probe", spec.Name()),
 		programs:  map[string]*ebpf.Program{},
 		iterators: map[string]*link.Iter{},
 	}
-	if err := p.loadMaps(shared, settings); err != nil {
+	// The parsed object is some megabytes; what comes later parses it again.
+	defer func() { p.object = nil }()
+	if err := p.loadMaps(shared); err != nil {
 		p.status = statusOf(err)
 		p.logFailure("cannot load", err)
 		return p
@@ -135,26 +158,23 @@ func (p *Probe) Map(name string) *ebpf.Map { return p.maps[name] }
 // its programs run, or nil.
 func (p *Probe) Variable(name string) *ebpf.Variable { return p.variables[name] }
 
-// Programs are all programs loaded now.
-func (p *Probe) Programs() map[string]*ebpf.Program { return p.programs }
+// Runs says whether a program is loaded and attached.
+func (p *Probe) Runs(program string) bool { return p.programs[program] != nil }
 
-// loadMaps creates the object's maps, with the shared ones put in.
-func (p *Probe) loadMaps(shared *Shared, settings Settings) error {
-	if p.host.BTFErr != nil {
-		return p.host.BTFErr
-	}
+// parse reads the embedded object and puts the settings in.
+func (p *Probe) parse() (*ebpf.CollectionSpec, error) {
 	object, err := p.spec.Load()
 	if err != nil {
-		return fmt.Errorf("parse the embedded object: %w", err)
+		return nil, fmt.Errorf("parse the embedded object: %w", err)
 	}
-	for name, value := range settings.Constants {
+	for name, value := range p.settings.Constants {
 		if v, ok := object.Variables[name]; ok {
 			if err := v.Set(value); err != nil {
-				return fmt.Errorf("set constant %s: %w", name, err)
+				return nil, fmt.Errorf("set constant %s: %w", name, err)
 			}
 		}
 	}
-	for name, entries := range settings.MaxEntries {
+	for name, entries := range p.settings.MaxEntries {
 		if m, ok := object.Maps[name]; ok {
 			m.MaxEntries = entries
 		}
@@ -162,17 +182,28 @@ func (p *Probe) loadMaps(shared *Shared, settings Settings) error {
 	if !p.host.RingBuffers {
 		withoutRings(object)
 	}
-	p.object = object
-	only := object.Copy()
+	return object, nil
+}
+
+// loadMaps creates the object's maps, with the shared ones put in.
+func (p *Probe) loadMaps(shared *Shared) error {
+	if p.host.BTFErr != nil {
+		return p.host.BTFErr
+	}
+	var err error
+	if p.object, err = p.parse(); err != nil {
+		return err
+	}
+	only := p.object.Copy()
 	only.Programs = nil
-	collection, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{MapReplacements: shared.present(object)})
+	collection, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{MapReplacements: shared.present(only)})
 	if err != nil {
 		return fmt.Errorf("create maps: %w", err)
 	}
 	defer collection.Close()
 	p.variables = collection.Variables
 	p.maps = map[string]*ebpf.Map{}
-	for name := range object.Maps {
+	for name := range only.Maps {
 		p.maps[name] = collection.DetachMap(name)
 	}
 	return shared.keep(p.maps)
@@ -198,6 +229,7 @@ func (p *Probe) attachParts() {
 			if hook != "" && !part.Auxiliary {
 				hooks = append(hooks, hook)
 			}
+		case part.Auxiliary && errors.Is(err, ErrNotApplicable):
 		case part.Auxiliary:
 			p.log.Warn("part not available", "part", part.Name, "err", lastLine(err))
 		default:
@@ -217,14 +249,14 @@ func (p *Probe) attachParts() {
 // The error is that of the last rung: the one that asks least of the kernel.
 func (p *Probe) attachPart(part *Part) (string, error) {
 	if part.Applies != nil {
-		if err := part.Applies(p.host); err != nil {
+		if err := part.Applies(p); err != nil {
 			return "", err
 		}
 	}
 	var last error
 	for i := range part.Rungs {
 		rung := &part.Rungs[i]
-		err := p.AttachRung(rung)
+		err := p.attachRung(rung)
 		if err == nil {
 			p.log.Debug("attached", "part", part.Name, "hook", rung.Hook)
 			return rung.Hook, nil
@@ -235,29 +267,37 @@ func (p *Probe) attachPart(part *Part) (string, error) {
 	return "", last
 }
 
-// AttachRung loads and attaches the programs of one rung, all or none.
-func (p *Probe) AttachRung(rung *Rung) error {
+// AttachCompat attaches what sees the 32-bit entry, if the probe needs it.
+func (p *Probe) AttachCompat() error {
+	if p.spec.Compat == nil || !p.status.Running() {
+		return nil
+	}
+	var err error
+	if p.object, err = p.parse(); err != nil {
+		return err
+	}
+	defer func() { p.object = nil }()
+	_, err = p.attachPart(p.spec.Compat)
+	if errors.Is(err, ErrNotApplicable) {
+		return nil
+	}
+	return err
+}
+
+// attachRung loads and attaches the programs of one rung, all or none.
+func (p *Probe) attachRung(rung *Rung) error {
 	if rung.Requires != nil {
 		if err := rung.Requires(p.host); err != nil {
 			return err
 		}
 	}
 	loaded := newRungState(p)
-	for _, name := range rung.Programs {
-		if err := loaded.attach(name); err != nil {
-			loaded.close()
-			return fmt.Errorf("%s: %w", name, err)
-		}
+	if err := loaded.attachAll(rung); err != nil {
+		loaded.close()
+		return err
 	}
-	for _, name := range rung.Optional {
-		if err := loaded.attach(name); err != nil {
-			if statusOf(err).Reason != ReasonHookMissing {
-				loaded.close()
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			p.log.Debug("hook does not exist here", "program", name, "err", err)
-		}
-	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	maps.Copy(p.programs, loaded.programs)
 	maps.Copy(p.iterators, loaded.iterators)
 	p.links = append(p.links, loaded.links...)
@@ -267,6 +307,8 @@ func (p *Probe) AttachRung(rung *Rung) error {
 // RecursionMisses is how often the kernel's recursion guard kept a program of
 // this probe from running. Since 5.12; 0 before.
 func (p *Probe) RecursionMisses() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	var n uint64
 	for _, program := range p.programs {
 		if stats, err := program.Stats(); err == nil {
@@ -278,6 +320,9 @@ func (p *Probe) RecursionMisses() uint64 {
 
 // Close detaches and unloads. What was counted is gone with it.
 func (p *Probe) Close() error {
+	if p.spec.Stop != nil {
+		p.spec.Stop()
+	}
 	var errs []error
 	for _, l := range slices.Backward(p.links) {
 		errs = append(errs, l.Close())

@@ -58,6 +58,7 @@ var (
 	errNoBTF         = &reasonError{"the kernel has no BTF (CONFIG_DEBUG_INFO_BTF), or it cannot be read", ReasonNoBTF}
 	errNoTracefs     = &reasonError{"tracefs is not mounted and cannot be mounted privately", ReasonNoTracefs}
 	errNoCgroup2     = &reasonError{"no cgroup v2 hierarchy of the host is mounted", ReasonNoCgroup2}
+	errNoTrampolines = &reasonError{"the kernel refuses trampolines (fentry, fexit)", ReasonNoPermission}
 	ErrHookMissing   = &reasonError{"the kernel does not have this hook", ReasonHookMissing}
 )
 
@@ -97,13 +98,12 @@ func statusOf(err error) Status {
 	var reason *reasonError
 	var verifier *ebpf.VerifierError
 	switch {
-	case errors.As(err, &reason):
-		if reason.reason == ReasonNoModuleSupport {
-			return Status{State: NotApplicable, Reason: reason.reason}
-		}
-		return Status{State: Unsupported, Reason: reason.reason}
+	case errors.Is(err, ErrNoModules):
+		return Status{State: NotApplicable, Reason: ReasonNoModuleSupport}
 	case errors.Is(err, ErrNotApplicable):
 		return Status{State: NotApplicable, Reason: ReasonNone}
+	case errors.As(err, &reason):
+		return Status{State: Unsupported, Reason: reason.reason}
 	case errors.Is(err, unix.EPERM), errors.As(err, &verifier) && errors.Is(err, unix.EACCES) && len(verifier.Log) == 0:
 		return Status{State: Denied, Reason: ReasonNoPermission}
 	case errors.As(err, &verifier):

@@ -40,6 +40,8 @@ const (
 	bpfVarBudgetPerWindow              = "budget_per_window"
 	bpfVarDetailed                     = "detailed"
 	bpfVarOnlyCgroup                   = "only_cgroup"
+	bpfVarOnlyNetns                    = "only_netns"
+	bpfVarRings                        = "rings"
 	bpfVarSampleRate                   = "sample_rate"
 )
 
@@ -121,6 +123,8 @@ type bpfVariableSpecs struct {
 	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
 	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
 	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings           *ebpf.VariableSpec `ebpf:"rings"`
 	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
 }
 
@@ -178,6 +182,8 @@ type bpfVariables struct {
 	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
 	Detailed        *ebpf.Variable `ebpf:"detailed"`
 	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
+	Rings           *ebpf.Variable `ebpf:"rings"`
 	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
 }
 

@@ -8,6 +8,7 @@
 #include "classify.h"
 #include "compat.h"
 #include "counters.h"
+#include "credentials.h"
 #include "events.h"
 #include "processes.h"
 #include "scope.h"
@@ -31,6 +32,24 @@ struct {
 } notices SEC(".maps");
 
 static bool compat_noticed;
+
+/* The first 32-bit image: classic syscall tracepoints will not see its calls. */
+static __always_inline void notice_compat(void)
+{
+	__u32 notice = 1;
+
+	if (compat_noticed || !rings)
+		return;
+	compat_noticed = true;
+	bpf_ringbuf_output(&notices, &notice, sizeof(notice), 0);
+}
+
+/* Byte 4 of an ELF image tells its class; other images go through one. */
+static __always_inline void look_at_image(const char *image)
+{
+	if (image[4] == ELFCLASS32_BYTE)
+		notice_compat();
+}
 
 static __always_inline void report(enum event_kind kind, enum process_class class)
 {
@@ -84,10 +103,12 @@ static __always_inline int exec(struct task_struct *task, bool script, const boo
 	known = bpf_map_lookup_elem(&processes, &tgid);
 	if (known) {
 		see_cgroup(known);
-		class = classify(task, file, known->contained, script, btf);
+		new.contained = known->contained;
 	} else {
 		see_cgroup(&new);
-		class = classify(task, file, new.contained, script, btf);
+	}
+	class = classify(task, file, new.contained, script, btf);
+	if (!known) {
 		new.class = class;
 		see_credentials(&new, task, btf);
 		if (enter(tgid, &new))
@@ -103,16 +124,6 @@ static __always_inline int exec(struct task_struct *task, bool script, const boo
 	return 0;
 }
 
-/* The first 32-bit image: classic syscall tracepoints will not see its calls. */
-static __always_inline void notice_compat(const char *image)
-{
-	__u32 notice = 1;
-
-	if (compat_noticed || image[4] != ELFCLASS32_BYTE)
-		return;
-	compat_noticed = true;
-	bpf_ringbuf_output(&notices, &notice, sizeof(notice), 0);
-}
 
 /*
  * A new thread group. The child has not run yet. It has its parent's class,
@@ -184,7 +195,7 @@ static __always_inline bool is_last_thread(struct task_struct *task, const bool 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_sched_process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
-	notice_compat(bprm->buf);
+	look_at_image(bprm->buf);
 	return exec(task, bprm->interp != bprm->filename, true);
 }
 
@@ -227,7 +238,7 @@ int on_raw_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	char image[8];
 
 	BPF_CORE_READ_INTO(&image, bprm, buf);
-	notice_compat(image);
+	look_at_image(image);
 	return exec((void *)ctx->args[0], BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename), false);
 }
 
@@ -299,13 +310,16 @@ SEC("iter/task")
 int fill_processes(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
-	struct process new = {};
+	struct process *known, new = {};
 	__u32 tgid;
+	bool entered;
 
 	if (!task || is_last_thread(task, true))
 		return 0;
 	if (!(task->flags & PF_KTHREAD_BIT) && !task->mm)
 		return 0; /* a dead leader: another thread speaks for the group */
+	if (task->mm && task->mm->task_size <= TASK_SIZE_32_MAX)
+		notice_compat();
 	new.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
 	if (only_cgroup && new.cgroup_id != only_cgroup)
 		return 0;
@@ -313,7 +327,14 @@ int fill_processes(struct bpf_iter__task *ctx)
 	new.class = classify_running(address(task), new.contained);
 	see_credentials(&new, task, true);
 	tgid = task->tgid;
-	if (!enter(tgid, &new) && is_last_thread(task, true) && !bpf_map_delete_elem(&processes, &tgid))
+	entered = !enter(tgid, &new);
+	/* again, and for each thread: it may have changed before it was entered */
+	known = bpf_map_lookup_elem(&processes, &tgid);
+	if (known) {
+		see_credentials(&new, task, true);
+		see(known, new.seen_euid, new.seen_caps, false);
+	}
+	if (entered && is_last_thread(task, true) && !bpf_map_delete_elem(&processes, &tgid))
 		add(&process_active_count, new.class, -1);
 	return 0;
 }

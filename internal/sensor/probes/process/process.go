@@ -35,7 +35,21 @@ func New() *probe.Spec {
 			}},
 		},
 		Started: fill,
+		Tables:  tables,
 	}
+}
+
+// tables: the process table has one entry for each process that counts as live.
+func tables(p *probe.Probe) []probe.Table {
+	var live int64
+	for class := range abi.Classes {
+		if n, err := p.Counter("process_active_count", uint32(class)); err == nil {
+			live += n
+		}
+	}
+	return []probe.Table{{
+		Name: abi.Tables[abi.TableProcesses], Entries: int(max(live, 0)), Capacity: int(p.Map("processes").MaxEntries()),
+	}}
 }
 
 func rungs() []probe.Rung {

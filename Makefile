@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# run and test need Go, make and (for eBPF) root. What else a target needs is
+# said in its help line.
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+GO           ?= go
+CLANG_FORMAT ?= clang-format-19
+PORT         ?= 9102
+FUZZTIME     ?= 10s
+
+BINARY  := build/security-exporter
+COMMON  := github.com/prometheus/common/version
+LDFLAGS := -s -w -X $(COMMON).Version=$(VERSION) -X $(COMMON).Revision=$(REVISION)
+
+# Sources written by hand: not the generated kernel types.
+C_FILES     = $(shell git ls-files --cached --others --exclude-standard -- '*.bpf.c' '*.h' ':!internal/bpf/vmlinux/*')
+SHELL_FILES = .ci/run
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+.PHONY: build
+build: ## build the static binary into build/
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/security-exporter
+
+.PHONY: run
+run: build ## build and start on :9102 with eBPF, as root (PORT=N for another port)
+	@echo
+	@echo '  metrics   http://localhost:$(PORT)/metrics'
+	@echo '  ready?    http://localhost:$(PORT)/readyz'
+	@echo '  try       curl -s localhost:$(PORT)/metrics | grep ^security_ebpf_process_exec_total'
+	@echo '  stop      Ctrl-C'
+	@echo
+	@exec ./$(BINARY) --ebpf.enabled --web.listen-address=:$(PORT)
+
+# One package at a time: tests of the kernel's counters would count each
+# other's events. -count=1: what they test is outside of Go's test cache.
+.PHONY: test
+test: ## run all tests; as root, those of the kernel side too
+	$(GO) test -count=1 -p 1 ./...
+
+.PHONY: generate
+generate: ## rebuild the eBPF objects (needs clang-19, llvm-19, libbpf-dev)
+	$(GO) generate ./...
+
+.PHONY: docs
+docs: ## rewrite docs/metrics.md and docs/flags.md from the code
+	$(GO) test -count=1 ./docs -update
+
+.PHONY: fmt
+fmt: ## format Go and C (needs clang-format-19)
+	gofmt -w $$(git ls-files --cached --others --exclude-standard -- '*.go')
+	$(if $(C_FILES),$(CLANG_FORMAT) -i $(C_FILES))
+
+.PHONY: lint
+lint: ## check style (needs golangci-lint, clang-format-19, shellcheck)
+	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard -- '*.go')); \
+	  if [ -n "$$unformatted" ]; then echo "gofmt: run make fmt for:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	golangci-lint run
+	$(if $(C_FILES),$(CLANG_FORMAT) --dry-run -Werror $(C_FILES))
+	shellcheck $(SHELL_FILES)
+
+.PHONY: bench
+bench: ## measure what it costs, as root for the kernel side
+	$(GO) test -count=1 -p 1 -run '^$$' -bench . -benchmem ./...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz test for FUZZTIME (10s)
+	@set -e; for file in $$(git ls-files -- '*_test.go' | xargs grep -lE '^func Fuzz'); do \
+	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' "$$file"); do \
+	    $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
+	  done; \
+	done
+
+.PHONY: clean
+clean: ## remove what make build made
+	rm -rf build

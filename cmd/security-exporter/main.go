@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command security-exporter exports the security of a Linux host as
+// Prometheus metrics.
+//
+// It exits with 0 after --help, --version, SIGTERM or SIGINT, with 1 when it
+// cannot serve (a port in use) or cannot stop in time, and with 2 for a bad
+// flag or configuration file. A second signal ends it at once.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"security-exporter/internal/buildinfo"
+	"security-exporter/internal/config"
+	"security-exporter/internal/httpd"
+	"security-exporter/internal/sensor"
+)
+
+// closeTimeout bounds what comes after the last scrape, so that the whole
+// shutdown stays below two seconds.
+const closeTimeout = 600 * time.Millisecond
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	// After the first signal the default action is back, so a second one kills.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// part is a half of the exporter that runs beside the server. Start may take
+// its time and returns early when its context ends; Close comes after Start
+// has returned, and is not called if Start was not.
+type part interface {
+	prometheus.Collector
+	Start(ctx context.Context)
+	Close() error
+}
+
+// run is the program: it returns the exit code once ctx has ended or the
+// server has failed.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	cfg, err := config.Parse(args, config.Known{
+		Probes:  sensor.Names(),
+		Version: buildinfo.Text(),
+	}, stdout)
+	if errors.Is(err, config.ErrPrinted) {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
+		return 2
+	}
+	logger := cfg.Logger(stderr)
+	ignoreHangups(ctx, logger)
+
+	parts := newParts(cfg, logger)
+	var started atomic.Bool
+	server, err := httpd.New(httpd.Options{
+		Web: cfg.Web, TelemetryPath: cfg.TelemetryPath,
+		Registry: newRegistry(cfg, parts),
+		Ready: func() []string {
+			if started.Load() {
+				return nil
+			}
+			return []string{"still starting"}
+		},
+		Version: buildinfo.Text(), Logger: logger,
+	})
+	if err == nil {
+		// Listen first: a port in use must be known before anything is loaded.
+		_, err = server.Start()
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
+		return 1
+	}
+	logger.Info("Started", "version", buildinfo.Version(), "revision", buildinfo.Revision())
+
+	// The parts outlive ctx: the scrapes being served when it ends need them.
+	partsCtx, stopParts := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopParts()
+	var starting sync.WaitGroup
+	starting.Go(func() {
+		for _, p := range parts {
+			p.Start(partsCtx)
+		}
+		started.Store(true)
+	})
+	err = server.Wait(ctx)
+	if err != nil {
+		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
+	}
+	stopParts()
+	if closed := closeParts(parts, &starting, logger); err != nil || !closed {
+		return 1
+	}
+	logger.Info("Stopped")
+	return 0
+}
+
+// newParts builds what the flags ask for. Nothing is loaded before Start.
+func newParts(cfg *config.Config, logger *slog.Logger) []part {
+	return []part{
+		sensor.New(sensor.Options{
+			Enabled: cfg.EBPF.Enabled, Probes: cfg.EBPF.Probes, Rules: cfg.FileRules,
+			SampleRate: cfg.EBPF.SampleRate, MaxEventsPerSecond: cfg.EBPF.MaxEventsPerSecond,
+			Detailed: cfg.EBPF.Detailed,
+			ProcFS:   cfg.ProcFS, SysFS: cfg.SysFS, RootFS: cfg.RootFS, Logger: logger,
+		}),
+	}
+}
+
+func newRegistry(cfg *config.Config, parts []part) *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(buildinfo.NewCollector())
+	for _, p := range parts {
+		reg.MustRegister(p)
+	}
+	if cfg.GoMetrics {
+		reg.MustRegister(collectors.NewGoCollector(),
+			collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	}
+	return reg
+}
+
+// closeParts stops the parts in reverse order and says whether all of them
+// stopped without an error and in time. The kernel removes what a part that
+// hangs has attached, since the process ends.
+func closeParts(parts []part, starting *sync.WaitGroup, logger *slog.Logger) bool {
+	done := make(chan bool, 1)
+	go func() {
+		starting.Wait()
+		ok := true
+		for i := len(parts) - 1; i >= 0; i-- {
+			if err := parts[i].Close(); err != nil {
+				logger.Error("Cannot stop cleanly", "err", err)
+				ok = false
+			}
+		}
+		done <- ok
+	}()
+	select {
+	case ok := <-done:
+		return ok
+	case <-time.After(closeTimeout):
+		logger.Error("Cannot stop in time", "timeout", closeTimeout)
+		return false
+	}
+}
+
+// ignoreHangups keeps SIGHUP from ending the process, until ctx ends.
+func ignoreHangups(ctx context.Context, logger *slog.Logger) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-hup:
+				logger.Info("SIGHUP is ignored; restart to apply a changed configuration")
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}

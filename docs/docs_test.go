@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package docs holds the documentation, and the tests that keep the parts of
+// it that come from the code equal to the code. Rewrite them with `make docs`.
+package docs
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+
+	"security-exporter/internal/buildinfo"
+	"security-exporter/internal/config"
+	"security-exporter/internal/metric"
+	"security-exporter/internal/metric/metrictest"
+	"security-exporter/internal/sensor"
+)
+
+var update = flag.Bool("update", false, "rewrite the generated files")
+
+// sections are the tables of every package that exports metrics.
+func sections() []metric.Section {
+	return []metric.Section{
+		{
+			Title: "The exporter",
+			Text: "`promhttp_metric_handler_errors_total` counts scrapes that could not be complete; the reason is in the log.\n" +
+				"`--collector.go-metrics` adds the `go_*` and `process_*` metrics of the Prometheus client library.",
+			Metrics: buildinfo.Metrics(),
+		},
+		{
+			Title: "Runtime",
+			Text: "Counted in the kernel with `--ebpf.enabled`. All series exist whatever the state; `security_ebpf_probe_up` says\n" +
+				"whether a zero means that nothing happened. What each probe cannot see is in [hooks.md](hooks.md).",
+			Metrics: sensor.Metrics(),
+		},
+	}
+}
+
+// known is what main hands to the flags.
+func known() config.Known {
+	return config.Known{Probes: sensor.Names()}
+}
+
+const generated = "<!-- Generated from the code by `make docs`; do not edit. -->\n\n"
+
+func TestMetricsPage(t *testing.T) {
+	var b bytes.Buffer
+	b.WriteString(generated + "# Metrics\n\n" +
+		"A closed label lists its values after a colon; each of its series exists with 0 from the first scrape,\n" +
+		"except for metrics that show a present state (`*_up`, `*_info`). Label values are valid UTF-8 of at most\n" +
+		"128 bytes, with control and other unprintable characters replaced.\n\n")
+	if err := metric.WriteMarkdown(&b, sections()); err != nil {
+		t.Fatal(err)
+	}
+	if err := golden("metrics.md", b.Bytes(), *update); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFlagsPage(t *testing.T) {
+	var b bytes.Buffer
+	b.WriteString(generated + "# Flags\n\n" +
+		"`-flag`, `--flag`, `--flag=true`, `--flag=false` and `--no-flag` all work; a value follows `=` or comes as\n" +
+		"the next argument. A bad value is one line on stderr and exit code 2, before anything is loaded.\n\n")
+	if err := config.WriteFlags(&b, known()); err != nil {
+		t.Fatal(err)
+	}
+	if err := golden("flags.md", b.Bytes(), *update); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMetricNames(t *testing.T) {
+	var all []*metric.Metric
+	for _, s := range sections() {
+		all = append(all, s.Metrics...)
+	}
+	problems, err := metrictest.LintTable(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Error(p)
+	}
+}
+
+// golden compares got with the file at path, or rewrites the file if update
+// is set. The error names the first line that differs.
+func golden(path string, got []byte, update bool) error {
+	if update {
+		return os.WriteFile(path, got, 0o644)
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(got, want) {
+		return nil
+	}
+	g, w := bytes.Split(got, []byte("\n")), bytes.Split(want, []byte("\n"))
+	for i := range max(len(g), len(w)) {
+		if i >= len(g) || i >= len(w) || !bytes.Equal(g[i], w[i]) {
+			return fmt.Errorf("%s:%d: is %q, should be %q; run make docs", path, i+1, at(w, i), at(g, i))
+		}
+	}
+	return nil
+}
+
+func at(lines [][]byte, i int) []byte {
+	if i < len(lines) {
+		return lines[i]
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Credentials: what of a cred decides about privilege, ids across user
+ * namespaces and idmapped mounts, and what was last seen of a thread group.
+ */
+#ifndef CREDENTIALS_H
+#define CREDENTIALS_H
+
+#include "abi.h"
+#include "compat.h"
+
+enum {
+	/* user_namespaces(7): a map has at most 340 extents, 5 of them in place */
+	EXTENTS_MAX = 340,
+	EXTENTS_IN_PLACE = 5,
+	/* (uid_t)-1: no id at all */
+	NO_ID = 0xffffffff,
+};
+
+struct credentials {
+	__u64 permitted;
+	__u64 effective;
+	__u64 ambient;
+	__u32 uid;
+	__u32 gid;
+	__u32 euid;
+	__u32 egid;
+};
+
+static __always_inline void read_credentials(struct credentials *out, const struct cred *cred, const bool btf)
+{
+	out->permitted = capabilities(&cred->cap_permitted);
+	out->effective = capabilities(&cred->cap_effective);
+	out->ambient = capabilities(&cred->cap_ambient);
+	out->uid = LOAD(btf, cred, uid.val);
+	out->gid = LOAD(btf, cred, gid.val);
+	out->euid = LOAD(btf, cred, euid.val);
+	out->egid = LOAD(btf, cred, egid.val);
+}
+
+/* Capabilities reach beyond a container only in the initial user namespace. */
+static __always_inline bool in_initial_namespace(const struct cred *cred, const bool btf)
+{
+	struct user_namespace *ns = LOAD(btf, cred, user_ns);
+
+	return LOAD(btf, ns, level) == 0;
+}
+
+/*
+ * An id through the map of a user namespace or a mount, down towards the
+ * kernel's ids or up from them (kernel/user_namespace.c). NO_ID if the map
+ * does not hold it.
+ */
+__noinline __u32 map_id(__u64 address, __u32 id, bool up)
+{
+	struct uid_gid_map *map = (void *)address;
+	__u32 count = BPF_CORE_READ(map, nr_extents), from, to;
+	struct uid_gid_extent extent, *extents;
+	int i;
+
+	if (count <= EXTENTS_IN_PLACE)
+		extents = (void *)(address + bpf_core_field_offset(struct uid_gid_map, extent));
+	else
+		extents = BPF_CORE_READ(map, forward);
+	for (i = 0; i < EXTENTS_MAX && i < count; i++) {
+		if (bpf_probe_read_kernel(&extent, sizeof(extent), &extents[i]))
+			return NO_ID;
+		from = up ? extent.lower_first : extent.first;
+		to = up ? extent.first : extent.lower_first;
+		if (id - from < extent.count)
+			return to + (id - from);
+	}
+	return NO_ID;
+}
+
+/* A user id of a namespace as the kernel's own: make_kuid(). */
+static __always_inline __u32 kernel_uid(struct user_namespace *ns, __u32 id)
+{
+	if (!BPF_CORE_READ(ns, level))
+		return id;
+	return map_id((__u64)ns + bpf_core_field_offset(struct user_namespace, uid_map), id, false);
+}
+
+static __always_inline __u32 kernel_gid(struct user_namespace *ns, __u32 id)
+{
+	if (!BPF_CORE_READ(ns, level))
+		return id;
+	return map_id((__u64)ns + bpf_core_field_offset(struct user_namespace, gid_map), id, false);
+}
+
+/*
+ * The owner or group of a file as its mount shows it: make_vfsuid() and
+ * make_vfsgid() of fs/mnt_idmapping.c. NO_ID if the mount has none for it.
+ */
+__noinline __u32 owner_of(__u64 address, bool group)
+{
+	struct file *file = (void *)address;
+	struct vfsmount *mount = BPF_CORE_READ(file, f_path.mnt);
+	struct user_namespace *ns = BPF_CORE_READ(mount, mnt_sb, s_user_ns);
+	__u32 id = group ? BPF_CORE_READ(file, f_inode, i_gid.val) : BPF_CORE_READ(file, f_inode, i_uid.val);
+	__u64 map = mount_id_map(mount, ns, group);
+
+	if (!map)
+		return id;
+	if (BPF_CORE_READ(ns, level)) {
+		id = map_id((__u64)ns + (group ? bpf_core_field_offset(struct user_namespace, gid_map) :
+						 bpf_core_field_offset(struct user_namespace, uid_map)),
+			    id, true);
+		if (id == NO_ID)
+			return NO_ID;
+	}
+	return map_id(map, id, false);
+}
+
+/* The only thread of its group, zombies counted. */
+static __always_inline bool is_alone(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, signal, nr_threads) == 1;
+}
+
+/*
+ * Remembers the credentials of a thread for its group. Threads may differ, so
+ * the table keeps their union: root once one of them was seen as root, and all
+ * their effective capabilities. Only a thread that is alone can lower it. The
+ * union may hide a gain; it cannot invent one.
+ */
+static __always_inline void see(struct process *process, __u32 euid, __u64 effective, bool alone)
+{
+	if (alone) {
+		process->seen_euid = euid;
+		process->seen_caps = effective;
+		return;
+	}
+	if (!euid)
+		process->seen_euid = 0;
+	process->seen_caps |= effective;
+}
+
+#endif

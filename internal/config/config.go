@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config turns the command line and the configuration file into one
+// validated struct. Nothing else in the program looks at flags: what Parse
+// returns is complete and in range, and an error is one line that names the
+// flag (or file, line and key), the value, and what is allowed.
+//
+// It knows neither probes nor collectors; their names come in with Known.
+package config
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+
+	"github.com/prometheus/common/promslog"
+	"github.com/prometheus/exporter-toolkit/web"
+)
+
+// ErrPrinted is returned by Parse when --help or --version was asked for and
+// has been written: there is nothing left to do, and nothing went wrong.
+var ErrPrinted = errors.New("help or version printed")
+
+// Limits of the numeric flags.
+const (
+	MinSampleRate        = 1
+	MaxSampleRate        = 10000
+	MinEventsPerSecond   = 1
+	MaxEventsPerSecond   = 1000000
+	DefaultListenAddress = ":9102"
+	DefaultTelemetryPath = "/metrics"
+	defaultSampleRate    = "1"
+	defaultEventsPerSec  = "5000"
+)
+
+// Known is what the caller brings: names that become flags or flag values.
+type Known struct {
+	// Probes are the values of --ebpf.probes, in the order they are started.
+	Probes []string
+	// Collectors become --collector.NAME and --no-collector.NAME, on unless
+	// the name is in OffByDefault.
+	Collectors   []string
+	OffByDefault []string
+	// Version is what --version prints, without a newline at the end.
+	Version string
+}
+
+// Config holds every setting, validated. It is read-only after Parse.
+type Config struct {
+	// Web is what the exporter-toolkit needs: listen addresses, systemd
+	// socket, TLS and basic auth file.
+	Web web.FlagConfig
+	// TelemetryPath is a clean absolute URL path other than the server's own.
+	TelemetryPath string
+
+	LogLevel  string
+	LogFormat string
+
+	EBPF EBPF
+
+	// ProcFS, SysFS and RootFS are existing directories, absolute and clean.
+	ProcFS, SysFS, RootFS string
+
+	// GoMetrics adds the go_* and process_* metrics of the exporter itself.
+	GoMetrics bool
+	// Collectors says for each name of Known.Collectors whether it runs.
+	Collectors map[string]bool
+
+	// FileRules are the watched files: the defaults, changed by the
+	// configuration file. No two rules have the same path.
+	FileRules []FileRule
+}
+
+// EBPF holds the settings of the runtime half.
+type EBPF struct {
+	Enabled bool
+	// SampleRate keeps one detail event in SampleRate, at the start.
+	SampleRate uint32
+	// Detailed turns on the stream of detail events.
+	Detailed bool
+	// MaxEventsPerSecond is the volume of detail events to aim at.
+	MaxEventsPerSecond int
+	// Probes is a subset of Known.Probes, in that order, never empty unless
+	// Known.Probes is.
+	Probes []string
+}
+
+// Logger returns the logger that the flags ask for, writing to w.
+func (c *Config) Logger(w io.Writer) *slog.Logger {
+	level, format := promslog.NewLevel(), promslog.NewFormat()
+	if err := level.Set(c.LogLevel); err != nil {
+		panic("log level was not validated: " + err.Error())
+	}
+	if err := format.Set(c.LogFormat); err != nil {
+		panic("log format was not validated: " + err.Error())
+	}
+	return promslog.New(&promslog.Config{Level: level, Format: format, Writer: w})
+}

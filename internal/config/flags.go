@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/exporter-toolkit/web"
+	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
+)
+
+// flags are the values as given, before they are checked. Everything that is
+// not a bool is a string, so that one place words all refusals.
+type flags struct {
+	app     *kingpin.Application
+	printed bool
+
+	web           *web.FlagConfig
+	telemetryPath *string
+	logLevel      *string
+	logFormat     *string
+	ebpfEnabled   *bool
+	sampleRate    *string
+	detailed      *bool
+	maxEvents     *string
+	probes        *string
+	procfs        *string
+	sysfs         *string
+	rootfs        *string
+	goMetrics     *bool
+	collectors    map[string]*bool
+	configFile    *string
+}
+
+func newFlags(known Known, stdout io.Writer) *flags {
+	app := kingpin.New("security-exporter", "Exports the security of a Linux host as Prometheus metrics.")
+	f := &flags{app: app}
+	app.UsageWriter(stdout).ErrorWriter(stdout).Terminate(func(int) { f.printed = true })
+	app.Version(known.Version)
+	app.HelpFlag.Short('h')
+
+	f.web = kingpinflag.AddFlags(app, DefaultListenAddress)
+	f.telemetryPath = app.Flag("web.telemetry-path", "URL path of the metrics page.").Default(DefaultTelemetryPath).String()
+	f.logLevel = app.Flag("log.level", "Least severe messages to log: debug, info, warn or error.").Default("info").String()
+	f.logFormat = app.Flag("log.format", "Format of log messages: logfmt or json.").Default("logfmt").String()
+	f.configFile = app.Flag("config.file", "YAML file with the watched files (see docs/config.example.yml).").Default("").String()
+
+	f.ebpfEnabled = app.Flag("ebpf.enabled", "Count security events in the kernel with eBPF.").Default("false").Bool()
+	f.probes = app.Flag("ebpf.probes", "Comma-separated probes to run, from: "+strings.Join(known.Probes, ", ")+".").Default(strings.Join(known.Probes, ",")).String()
+	f.sampleRate = app.Flag("ebpf.sample-rate", fmt.Sprintf("Starting sample rate of detail events, one in N, %d to %d. Counters are never sampled.", MinSampleRate, MaxSampleRate)).Default(defaultSampleRate).String()
+	f.detailed = app.Flag("ebpf.detailed", "Produce detail events.").Default("false").Bool()
+	f.maxEvents = app.Flag("ebpf.max-events-per-second", fmt.Sprintf("Detail events per second to aim at, %d to %d.", MinEventsPerSecond, MaxEventsPerSecond)).Default(defaultEventsPerSec).String()
+
+	f.procfs = app.Flag("path.procfs", "Where the host's procfs is mounted.").Default("/proc").String()
+	f.sysfs = app.Flag("path.sysfs", "Where the host's sysfs is mounted.").Default("/sys").String()
+	f.rootfs = app.Flag("path.rootfs", "Where the host's root file system is mounted.").Default("/").String()
+
+	f.goMetrics = app.Flag("collector.go-metrics", "Export go_* and process_* metrics of the exporter itself.").Default("false").Bool()
+	f.addCollectors(known)
+	return f
+}
+
+// addCollectors declares one switch for each collector.
+func (f *flags) addCollectors(known Known) {
+	f.collectors = make(map[string]*bool, len(known.Collectors))
+	for _, name := range known.Collectors {
+		on := "true"
+		if slices.Contains(known.OffByDefault, name) {
+			on = "false"
+		}
+		f.collectors[name] = f.app.Flag("collector."+name, "Run the "+name+" collector.").Default(on).Bool()
+	}
+}
+
+// isBool says whether a flag exists and whether it takes no value.
+func (f *flags) isBool(name string) (isBool, exists bool) {
+	clause := f.app.GetFlag(name)
+	if clause == nil {
+		return false, false
+	}
+	return clause.Model().IsBoolFlag(), true
+}
+
+// WriteFlags writes the flags as a Markdown table.
+func WriteFlags(w io.Writer, known Known) error {
+	f := newFlags(known, io.Discard)
+	var b strings.Builder
+	b.WriteString("| flag | default | meaning |\n|---|---|---|\n")
+	for _, m := range f.app.Model().Flags {
+		if m.Hidden {
+			continue
+		}
+		name, def := "--"+m.Name, strings.Join(m.Default, ",")
+		if m.IsBoolFlag() && def == "" {
+			def = "false"
+		}
+		if def != "" {
+			def = "`" + def + "`"
+		}
+		help := strings.NewReplacer("\n", " ", "|", `\|`).Replace(m.Help)
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, def, help)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

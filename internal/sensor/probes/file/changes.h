@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Writes that open nothing: a watched name is replaced, renamed, removed,
+ * truncated, or its mode or owner changes. What a call is about to change is
+ * remembered by thread when the kernel touches the inode, and counted when
+ * the call has succeeded: the names an inode had before against those it has
+ * after, so that each watched name counts once however the call got there.
+ */
+#ifndef CHANGES_H
+#define CHANGES_H
+
+#include "calls.h"
+#include "counters.h"
+#include "watch.h"
+
+enum { ALIASES_MAX = 4, INODES_MAX = 4, COUNTED_MAX = 8, PENDING_MAX = 512 };
+
+/* The watched names of one inode. */
+struct names {
+	__u64 ids[ALIASES_MAX];
+	struct watch watches[ALIASES_MAX];
+	__u32 count;
+	__u32 pad;
+};
+
+struct change {
+	__u64 inode; /* address */
+	__u64 number;
+	struct names before;
+	__u64 id; /* of the file itself; 0 if it is not watched */
+	struct watch watch;
+	__u32 generation;
+};
+
+/* What one thread is changing. */
+struct pending {
+	__u32 count;
+	__u32 depth;
+	struct names after;
+	struct change changes[INODES_MAX];
+	__u64 counted[COUNTED_MAX];
+	__u32 counted_count;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PENDING_MAX);
+	__type(key, __u32);
+	__type(value, struct pending);
+} pending_changes SEC(".maps");
+
+/* Read-only, all zero: a new entry is too long for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct pending);
+} no_changes SEC(".maps");
+
+static __always_inline struct pending *pending_of_thread(bool create)
+{
+	const __u32 zero = 0;
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct pending *pending = bpf_map_lookup_elem(&pending_changes, &tid);
+	struct pending *empty;
+
+	if (pending || !create)
+		return pending;
+	empty = bpf_map_lookup_elem(&no_changes, &zero);
+	if (!empty)
+		return NULL;
+	if (bpf_map_update_elem(&pending_changes, &tid, empty, BPF_NOEXIST)) {
+		add(&map_evictions, TABLE_PENDING, 1);
+		return NULL;
+	}
+	return bpf_map_lookup_elem(&pending_changes, &tid);
+}
+
+static __always_inline void forget(void)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+
+	bpf_map_delete_elem(&pending_changes, &tid);
+}
+
+static __always_inline struct dentry *alias_of(struct hlist_node *node)
+{
+	return (void *)((__u64)node - bpf_core_field_offset(struct dentry, d_u.d_alias));
+}
+
+/* Collects the watched names among the names that the inode has now. */
+__noinline int scan_names(__u64 inode, struct names *names)
+{
+	struct hlist_node *node = BPF_CORE_READ((struct inode *)inode, i_dentry.first);
+	struct dentry *dentry;
+	struct watch watch;
+	__u32 i, count = 0;
+	__u64 id;
+
+	if (!names)
+		return 0;
+	for (i = 0; i < ALIASES_MAX && node; i++) {
+		dentry = alias_of(node);
+		node = BPF_CORE_READ(node, next);
+		if (!BPF_CORE_READ(dentry, d_hash.pprev))
+			continue;
+		id = match_name((__u64)dentry, 0, &watch);
+		if (!id || count >= ALIASES_MAX)
+			continue;
+		names->ids[count] = id;
+		names->watches[count] = watch;
+		count++;
+	}
+	names->count = count;
+	return 0;
+}
+
+/* Remembers an inode that the present call is changing. */
+__noinline int begin_change(__u64 address)
+{
+	struct inode *inode = (void *)address;
+	struct pending *pending;
+	struct hlist_node *node;
+	struct change *change;
+	__u32 i;
+
+	if (!inode || is_directory(inode))
+		return 0;
+	pending = pending_of_thread(true);
+	if (!pending)
+		return 0;
+	for (i = 0; i < INODES_MAX && i < pending->count; i++)
+		if (pending->changes[i].inode == address)
+			return 0;
+	i = pending->count;
+	if (i >= INODES_MAX)
+		return 0;
+	change = &pending->changes[i];
+	change->inode = address;
+	change->number = BPF_CORE_READ(inode, i_ino);
+	change->generation = BPF_CORE_READ(inode, i_generation);
+	scan_names(address, &change->before);
+	node = BPF_CORE_READ(inode, i_dentry.first);
+	change->id = node ? match_file(address, (__u64)alias_of(node), 0, &change->watch) : 0;
+	pending->count = i + 1;
+	return 0;
+}
+
+static __always_inline void count_access(const struct watch *watch, enum file_operation operation);
+
+/* Counts a write to a name, unless this call has counted it already. */
+static __always_inline void count_once(struct pending *pending, __u64 id, const struct watch *watch)
+{
+	__u32 i;
+
+	for (i = 0; i < COUNTED_MAX && i < pending->counted_count; i++)
+		if (pending->counted[i] == id)
+			return;
+	i = pending->counted_count;
+	if (i < COUNTED_MAX) {
+		pending->counted[i] = id;
+		pending->counted_count = i + 1;
+	}
+	count_access(watch, OPERATION_WRITE);
+}
+
+/* Counts the names of a that are not among those of b. */
+__noinline int count_difference(struct pending *pending, struct names *a, struct names *b)
+{
+	__u32 i, j;
+	bool kept;
+
+	if (!pending || !a || !b)
+		return 0;
+	for (i = 0; i < ALIASES_MAX && i < a->count; i++) {
+		kept = false;
+		for (j = 0; j < ALIASES_MAX; j++)
+			kept |= j < b->count && b->ids[j] == a->ids[i];
+		if (!kept)
+			count_once(pending, a->ids[i], &a->watches[i]);
+	}
+	return 0;
+}
+
+/* The call has ended: counts what it did to watched names, if it succeeded. */
+__noinline int end_change(__u32 call, __s64 result)
+{
+	struct pending *pending = pending_of_thread(false);
+	struct change *change;
+	struct inode *inode;
+	__u32 i;
+
+	if (!pending)
+		return 0;
+	for (i = 0; i < INODES_MAX && i < pending->count && !result; i++) {
+		change = &pending->changes[i];
+		if (call == CALL_ATTRIBUTE) {
+			if (change->id)
+				count_once(pending, change->id, &change->watch);
+			continue;
+		}
+		/* it may have been freed, and another have taken its place */
+		inode = (void *)change->inode;
+		pending->after.count = 0;
+		if (BPF_CORE_READ(inode, i_ino) == change->number &&
+		    BPF_CORE_READ(inode, i_generation) == change->generation)
+			scan_names(change->inode, &pending->after);
+		count_difference(pending, &change->before, &pending->after);
+		count_difference(pending, &pending->after, &change->before);
+	}
+	forget();
+	return 0;
+}
+
+/* Was this inode changed by the open that is just ending? That is O_TRUNC. */
+static __always_inline bool was_truncated(__u64 inode)
+{
+	struct pending *pending = pending_of_thread(false);
+	bool found = false;
+	__u32 i;
+
+	if (!pending)
+		return false;
+	for (i = 0; i < INODES_MAX; i++)
+		found |= i < pending->count && pending->changes[i].inode == inode;
+	forget();
+	return found;
+}
+
+#endif

@@ -1,0 +1,487 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Access to watched files: opens, and the changes that open nothing.
+ */
+#include "vmlinux.h"
+#include "abi.h"
+#include "calls.h"
+#include "changes.h"
+#include "compat.h"
+#include "counters.h"
+#include "events.h"
+#include "scope.h"
+#include "watch.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+enum {
+	FMODE_WRITE_BIT = 0x2,
+	FMODE_EXEC_BIT = 0x20,
+	FMODE_PATH_BIT = 0x4000,
+	FMODE_CREATED_BIT = 0x100000,
+	O_TRUNC_BIT = 01000,
+	ATTR_MODE_OWNER_BITS = 0x7,
+	ATTR_SIZE_BIT = 0x8,
+	ATTR_FORCE_BIT = 0x200,
+	ATTR_OPEN_BIT = 0x8000,
+};
+
+COUNTER(file_access_total, SEVERITY_COUNT * OPERATION_COUNT);
+
+static __always_inline void count_access(const struct watch *watch, enum file_operation operation)
+{
+	__u32 severities = watch->read | watch->write << 8;
+	__u32 severity = (severities >> operation * 8) & 0xff;
+	struct event event = { .what = severity, .how = operation };
+
+	if (severity >= SEVERITY_COUNT)
+		return;
+	add(&file_access_total, severity * OPERATION_COUNT + operation, 1);
+	if (detailed)
+		emit(&event, PROBE_FILE, EVENT_FILE);
+}
+
+/* One successful open that passed the quick check. */
+__noinline int opened(__u64 address, bool truncated)
+{
+	struct file *file = (void *)address;
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	__u32 mode = BPF_CORE_READ(file, f_mode);
+	struct watch watch = UNWATCHED;
+	__u64 mount;
+
+	if (mode & FMODE_PATH_BIT)
+		return 0;
+	mount = (__u64)BPF_CORE_READ(file, f_path.mnt) - bpf_core_field_offset(struct mount, mnt);
+	if (!match_file((__u64)inode, (__u64)BPF_CORE_READ(file, f_path.dentry), mount, &watch))
+		return 0;
+	count_access(&watch, (mode & FMODE_WRITE_BIT) || truncated ? OPERATION_WRITE : OPERATION_READ);
+	return 0;
+}
+
+/*
+ * A call that opens has returned fd. O_TRUNC is no longer in the file's flags:
+ * what shows it is the change of the inode during this call, unless the call
+ * made the file.
+ */
+static __always_inline int opened_descriptor(long fd, const bool btf)
+{
+	struct task_struct *task = btf ? bpf_get_current_task_btf() : (void *)bpf_get_current_task();
+	struct files_struct *files;
+	struct fdtable *table;
+	struct dentry *dentry;
+	struct inode *inode;
+	struct file **slots, *file;
+	__u64 bare = 0;
+	bool truncated;
+
+	if (!in_scope())
+		return 0;
+	if (fd < 0) {
+		forget();
+		return 0;
+	}
+	files = LOAD(btf, task, files);
+	if (!files)
+		return 0;
+	table = LOAD(btf, files, fdt);
+	slots = LOAD(btf, table, fd);
+	bpf_probe_read_kernel(&bare, sizeof(bare), slots + fd);
+	if (!bare)
+		return 0;
+	file = CAST(btf, struct file, bare);
+	inode = LOAD(btf, file, f_inode);
+	dentry = LOAD(btf, file, f_path.dentry);
+	if (!worth_a_look(inode, dentry, btf))
+		return 0;
+	truncated = was_truncated((__u64)BPF_CORE_READ((struct file *)bare, f_inode)) &&
+		    !(LOAD(btf, file, f_mode) & FMODE_CREATED_BIT);
+	return opened(bare, truncated);
+}
+
+/*
+ * tracepoint/syscalls/sys_exit_open and its kin, 4.7 (cast: 6.2). The
+ * descriptor leads to the file, so nothing is read from user memory. Only
+ * these calls pay. Misses: calls through the 32-bit entry (see
+ * on_compat_sys_exit), and a descriptor that another thread closes or
+ * replaces before the call returns.
+ */
+#define ON_OPEN(call)                                                                 \
+	SEC("tracepoint/syscalls/sys_exit_" #call)                                    \
+	int on_sys_exit_##call(struct trace_event_raw_sys_exit *ctx)                  \
+	{                                                                             \
+		return opened_descriptor(ctx->ret, true);                             \
+	}                                                                             \
+	SEC("tracepoint/syscalls/sys_exit_" #call)                                    \
+	int on_slow_sys_exit_##call(struct trace_event_raw_sys_exit *ctx)             \
+	{                                                                             \
+		return opened_descriptor(ctx->ret, false);                            \
+	}
+
+ON_OPEN(open)
+ON_OPEN(creat)
+ON_OPEN(openat)
+ON_OPEN(openat2)
+ON_OPEN(open_by_handle_at)
+
+/*
+ * tp_btf/io_uring_complete, 5.5; the result moved into the entry in 6.10. An
+ * open by a ring returns no system call of its own. Misses: opens into the
+ * ring's own table (no descriptor), and requests that post no completion.
+ */
+static __always_inline int ring_completed(struct io_kiocb *request, long result)
+{
+	enum call call = ring_call(BPF_CORE_READ(request, opcode));
+
+	if (call == CALL_OPEN) {
+		opened_descriptor(result, false);
+		forget();
+	} else if (call != CALL_NONE) {
+		end_change(call, result);
+	}
+	return 0;
+}
+
+SEC("tp_btf/io_uring_complete")
+int BPF_PROG(on_io_uring_complete, struct io_ring_ctx *ring, void *request, struct io_uring_cqe *entry)
+{
+	return ring_completed(request, BPF_CORE_READ(entry, res));
+}
+
+SEC("tp_btf/io_uring_complete")
+int BPF_PROG(on_io_uring_complete_v5_19, void *ring, void *request, __u64 user_data, int result)
+{
+	return ring_completed(request, result);
+}
+
+/* An inode's ctime changes. Is it one of the calls that change by name? */
+static __always_inline int ctime_changed(struct inode *inode)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
+	struct hlist_node *node;
+	enum call call;
+	int number;
+
+	if (task->flags & PF_IO_WORKER_BIT) {
+		call = worker_call(task);
+	} else if (task->flags & PF_KTHREAD_BIT) {
+		return 0;
+	} else {
+		number = syscall_number(regs);
+		call = is_compat_call(task, regs) ? compat_call(number) : native_call(number);
+	}
+	if (call == CALL_NONE || !in_scope())
+		return 0;
+	if (call == CALL_OPEN) {
+		node = BPF_CORE_READ(inode, i_dentry.first);
+		if (!node || !worth_a_look(inode, alias_of(node), false))
+			return 0;
+	}
+	return begin_change(address(inode));
+}
+
+/*
+ * tp_btf/ctime_ns_xchg, ctime_xchg_skip, inode_set_ctime_to_ts, 6.13: between
+ * them, every change of an inode's ctime on every file system. They stand in
+ * for hooks in rename, unlink and setattr where neither trampolines nor
+ * kprobes are to be had. Misses: a file system that keeps no ctime, and names
+ * that are reached through a mount below their file system's root.
+ */
+SEC("tp_btf/ctime_ns_xchg")
+int BPF_PROG(on_ctime_ns_xchg, struct inode *inode)
+{
+	return ctime_changed(inode);
+}
+
+SEC("tp_btf/ctime_xchg_skip")
+int BPF_PROG(on_ctime_xchg_skip, struct inode *inode)
+{
+	return ctime_changed(inode);
+}
+
+SEC("tp_btf/inode_set_ctime_to_ts")
+int BPF_PROG(on_inode_set_ctime_to_ts, struct inode *inode)
+{
+	return ctime_changed(inode);
+}
+
+/* The same calls' exits, where it is certain that they succeeded. */
+#define ON_CHANGE(name, call)                                                         \
+	SEC("tracepoint/syscalls/sys_exit_" #name)                                    \
+	int on_sys_exit_##name(struct trace_event_raw_sys_exit *ctx)                  \
+	{                                                                             \
+		return end_change(call, ctx->ret);                                    \
+	}
+
+ON_CHANGE(rename, CALL_RENAME)
+ON_CHANGE(renameat, CALL_RENAME)
+ON_CHANGE(renameat2, CALL_RENAME)
+ON_CHANGE(unlink, CALL_UNLINK)
+ON_CHANGE(unlinkat, CALL_UNLINK)
+ON_CHANGE(chmod, CALL_ATTRIBUTE)
+ON_CHANGE(fchmod, CALL_ATTRIBUTE)
+ON_CHANGE(fchmodat, CALL_ATTRIBUTE)
+ON_CHANGE(fchmodat2, CALL_ATTRIBUTE)
+ON_CHANGE(chown, CALL_ATTRIBUTE)
+ON_CHANGE(lchown, CALL_ATTRIBUTE)
+ON_CHANGE(fchown, CALL_ATTRIBUTE)
+ON_CHANGE(fchownat, CALL_ATTRIBUTE)
+ON_CHANGE(truncate, CALL_ATTRIBUTE)
+ON_CHANGE(ftruncate, CALL_ATTRIBUTE)
+
+/*
+ * tp_btf/sys_exit, 5.5, on calls through the 32-bit entry only, for which
+ * classic syscall tracepoints never fire. Attached when the first 32-bit image
+ * is executed: it costs every system call on the host some 30 ns.
+ */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long result)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	enum call call;
+
+	if (!is_compat_call(task, regs))
+		return 0;
+	call = compat_call(syscall_number(regs));
+	if (call == CALL_OPEN)
+		return opened_descriptor((int)result, false);
+	if (call != CALL_NONE)
+		return end_change(call, (int)result);
+	return 0;
+}
+
+/* What the better rungs share: the file is at hand, and so are its flags. */
+static __always_inline int file_opened(struct file *file, int result)
+{
+	__u32 flags = BPF_CORE_READ(file, f_flags);
+
+	if (result || !in_scope() || (flags & FMODE_EXEC_BIT) ||
+	    !worth_a_look(BPF_CORE_READ(file, f_inode), BPF_CORE_READ(file, f_path.dentry), false))
+		return 0;
+	return opened(address(file), flags & O_TRUNC_BIT);
+}
+
+/*
+ * fexit/security_file_open, 5.5. Every way to open passes here, io_uring and
+ * 32-bit included, with O_TRUNC still in the flags; an image that is executed
+ * passes too and is left out. Misses nothing; counts an open that the file
+ * system itself refuses afterwards.
+ */
+SEC("fexit/security_file_open")
+int BPF_PROG(on_security_file_open, struct file *file, int result)
+{
+	return file_opened(file, result);
+}
+
+/* kprobe and kretprobe on the same: the file is remembered by thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PENDING_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} pending_opens SEC(".maps");
+
+SEC("kprobe/security_file_open")
+int BPF_KPROBE(on_kprobe_security_file_open, struct file *file)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	__u64 bare = (__u64)file;
+
+	if (bpf_map_update_elem(&pending_opens, &tid, &bare, BPF_ANY))
+		add(&map_evictions, TABLE_PENDING, 1);
+	return 0;
+}
+
+SEC("kretprobe/security_file_open")
+int BPF_KRETPROBE(on_kretprobe_security_file_open, int result)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	__u64 *bare = bpf_map_lookup_elem(&pending_opens, &tid);
+	struct file *file;
+
+	if (!bare)
+		return 0;
+	file = (void *)*bare;
+	bpf_map_delete_elem(&pending_opens, &tid);
+	return file_opened(file, result);
+}
+
+/*
+ * A rename or removal begins: both names are still as they were. Overlay file
+ * systems nest: the outermost operation ends it.
+ */
+static __always_inline int names_change(struct dentry *first, struct dentry *second)
+{
+	struct pending *pending;
+
+	if (!in_scope())
+		return 0;
+	begin_change((__u64)BPF_CORE_READ(first, d_inode));
+	if (second)
+		begin_change((__u64)BPF_CORE_READ(second, d_inode));
+	pending = pending_of_thread(false);
+	if (pending)
+		pending->depth++;
+	return 0;
+}
+
+static __always_inline int names_changed(enum call call, int result)
+{
+	struct pending *pending = pending_of_thread(false);
+
+	if (!pending || (pending->depth && --pending->depth))
+		return 0;
+	return end_change(call, result);
+}
+
+/* Mode, owner and size count; times do not, nor what an open or a write does. */
+static __always_inline int attributes_change(struct dentry *dentry, struct iattr *attributes)
+{
+	__u32 valid = BPF_CORE_READ(attributes, ia_valid);
+
+	if ((valid & ATTR_OPEN_BIT) || ((valid & ATTR_FORCE_BIT) && !(valid & ATTR_SIZE_BIT)) ||
+	    !(valid & (ATTR_MODE_OWNER_BITS | ATTR_SIZE_BIT)))
+		return 0;
+	return names_change(dentry, NULL);
+}
+
+/*
+ * fentry on the security hooks, where the names are still the old ones, and
+ * fexit on the operations, where the result is known: 5.5. vfs_rename takes a
+ * struct since 5.12, and the others a mount's id map as first argument.
+ */
+SEC("fentry/security_inode_rename")
+int BPF_PROG(on_security_inode_rename, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir,
+	     struct dentry *new_dentry)
+{
+	return names_change((void *)address(old_dentry), (void *)address(new_dentry));
+}
+
+SEC("fexit/vfs_rename")
+int BPF_PROG(on_vfs_rename, struct renamedata *data, int result)
+{
+	return names_changed(CALL_RENAME, result);
+}
+
+SEC("fexit/vfs_rename")
+int BPF_PROG(on_vfs_rename_v5_4, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir,
+	     struct dentry *new_dentry, struct inode **delegated, unsigned int flags, int result)
+{
+	return names_changed(CALL_RENAME, result);
+}
+
+SEC("fentry/security_inode_unlink")
+int BPF_PROG(on_security_inode_unlink, struct inode *dir, struct dentry *dentry)
+{
+	return names_change((void *)address(dentry), NULL);
+}
+
+SEC("fexit/vfs_unlink")
+int BPF_PROG(on_vfs_unlink, void *idmap, struct inode *dir, struct dentry *dentry, struct inode **delegated, int result)
+{
+	return names_changed(CALL_UNLINK, result);
+}
+
+SEC("fexit/vfs_unlink")
+int BPF_PROG(on_vfs_unlink_v5_4, struct inode *dir, struct dentry *dentry, struct inode **delegated, int result)
+{
+	return names_changed(CALL_UNLINK, result);
+}
+
+SEC("fentry/notify_change")
+int BPF_PROG(on_notify_change, void *idmap, struct dentry *dentry, struct iattr *attributes)
+{
+	return attributes_change((void *)address(dentry), (void *)address(attributes));
+}
+
+SEC("fentry/notify_change")
+int BPF_PROG(on_notify_change_v5_4, struct dentry *dentry, struct iattr *attributes)
+{
+	return attributes_change((void *)address(dentry), (void *)address(attributes));
+}
+
+SEC("fexit/notify_change")
+int BPF_PROG(on_notify_change_exit, void *idmap, struct dentry *dentry, struct iattr *attributes,
+	     struct inode **delegated, int result)
+{
+	return names_changed(CALL_ATTRIBUTE, result);
+}
+
+SEC("fexit/notify_change")
+int BPF_PROG(on_notify_change_exit_v5_4, struct dentry *dentry, struct iattr *attributes, struct inode **delegated,
+	     int result)
+{
+	return names_changed(CALL_ATTRIBUTE, result);
+}
+
+/* kprobes on the same functions. */
+SEC("kprobe/security_inode_rename")
+int BPF_KPROBE(on_kprobe_security_inode_rename, struct inode *old_dir, struct dentry *old_dentry,
+	       struct inode *new_dir, struct dentry *new_dentry)
+{
+	return names_change(old_dentry, new_dentry);
+}
+
+SEC("kretprobe/vfs_rename")
+int BPF_KRETPROBE(on_kretprobe_vfs_rename, int result)
+{
+	return names_changed(CALL_RENAME, result);
+}
+
+SEC("kprobe/security_inode_unlink")
+int BPF_KPROBE(on_kprobe_security_inode_unlink, struct inode *dir, struct dentry *dentry)
+{
+	return names_change(dentry, NULL);
+}
+
+SEC("kretprobe/vfs_unlink")
+int BPF_KRETPROBE(on_kretprobe_vfs_unlink, int result)
+{
+	return names_changed(CALL_UNLINK, result);
+}
+
+SEC("kprobe/notify_change")
+int BPF_KPROBE(on_kprobe_notify_change, void *idmap, struct dentry *dentry, struct iattr *attributes)
+{
+	return attributes_change(dentry, attributes);
+}
+
+SEC("kprobe/notify_change")
+int BPF_KPROBE(on_kprobe_notify_change_v5_4, struct dentry *dentry, struct iattr *attributes)
+{
+	return attributes_change(dentry, attributes);
+}
+
+SEC("kretprobe/notify_change")
+int BPF_KRETPROBE(on_kretprobe_notify_change, int result)
+{
+	return names_changed(CALL_ATTRIBUTE, result);
+}
+
+/*
+ * iter/task_file, 5.8. Reports the kernel's identity of what the exporter's
+ * own descriptors refer to. It opens watched paths with O_PATH and learns
+ * here under which device and inode the kernel knows them: on btrfs and
+ * overlay that is not what stat(2) says. The reader is the current task.
+ */
+SEC("iter/task_file")
+int identify(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct identity identity = {};
+
+	if (!task || !file || task->tgid != bpf_get_current_pid_tgid() >> 32 || task->pid != task->tgid)
+		return 0;
+	if (!(file->f_mode & FMODE_PATH_BIT))
+		return 0;
+	identity.object = object_of(file->f_inode);
+	identity.fd = ctx->fd;
+	bpf_seq_write(ctx->meta->seq, &identity, sizeof(identity));
+	return 0;
+}

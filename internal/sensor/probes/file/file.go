@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package file counts accesses to watched files. The list of files is turned
+// into tables in three steps: rules are resolved to paths that exist or may
+// (resolve.go), the kernel says how it identifies them (identify.go), and the
+// tables are written so that nothing watched is ever missing (tables.go).
+package file
+
+import (
+	"fmt"
+	"slices"
+
+	"security-exporter/internal/bpf/abi"
+	"security-exporter/internal/config"
+	"security-exporter/internal/metric"
+	"security-exporter/internal/sensor/probe"
+)
+
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types bpf file.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I. -I../../../bpf -I../../../bpf/vmlinux
+
+// New declares the probe for a list of rules.
+func New(rules []config.FileRule) *probe.Spec {
+	var watcher *Watcher
+	return &probe.Spec{
+		Index: int(abi.ProbeFile),
+		Load:  loadBpf,
+		Metrics: []*metric.Metric{
+			metric.New(metric.Counter, "security_ebpf_file_access_total",
+				"Successful opens of watched files, and writes to them by replacing, renaming, removing, truncating or changing mode or owner.",
+				metric.Closed("severity", abi.Severities...), metric.Closed("operation", abi.Operations...)),
+		},
+		Parts: []probe.Part{
+			{Name: "identity", Rungs: []probe.Rung{{Programs: []string{"identify"}}}, Auxiliary: true},
+			{Name: "opens", Rungs: openRungs()},
+			{Name: "changes", Rungs: changeRungs()},
+			{Name: "io_uring", Rungs: ringRungs(), Auxiliary: true, Applies: unlessTrampolines},
+		},
+		Compat: &probe.Part{Name: "32-bit calls", Applies: unlessTrampolines, Rungs: []probe.Rung{
+			{Hook: "tp_btf/sys_exit", Programs: []string{"on_compat_sys_exit"}},
+		}},
+		Started: func(p *probe.Probe) error {
+			watcher = newWatcher(p, rules)
+			return watcher.start()
+		},
+		Stop: func() {
+			if watcher != nil {
+				watcher.stop()
+			}
+		},
+		Tables: func(p *probe.Probe) []probe.Table {
+			if watcher == nil {
+				return nil
+			}
+			return watcher.usage()
+		},
+	}
+}
+
+var openCalls = []string{"openat", "openat2", "open_by_handle_at"}
+var olderOpenCalls = []string{"open", "creat"} // amd64 has them, arm64 not
+
+var changeCalls = []string{
+	"renameat2", "unlinkat", "fchmod", "fchmodat", "fchown", "fchownat", "truncate", "ftruncate",
+}
+var olderChangeCalls = []string{"rename", "renameat", "unlink", "chmod", "chown", "lchown", "fchmodat2"}
+
+func programs(prefix string, calls ...[]string) []string {
+	var out []string
+	for _, call := range slices.Concat(calls...) {
+		out = append(out, prefix+call)
+	}
+	return out
+}
+
+func openRungs() []probe.Rung {
+	return []probe.Rung{
+		{Hook: "fexit/security_file_open", Programs: []string{"on_security_file_open"}},
+		{Hook: "kprobe/security_file_open", Programs: []string{"on_kprobe_security_file_open", "on_kretprobe_security_file_open"}},
+		{
+			Hook:     "tracepoint/syscalls/sys_exit_open*",
+			Programs: programs("on_sys_exit_", openCalls), Optional: programs("on_sys_exit_", olderOpenCalls),
+		},
+		{
+			Hook:     "tracepoint/syscalls/sys_exit_open*",
+			Programs: programs("on_slow_sys_exit_", openCalls), Optional: programs("on_slow_sys_exit_", olderOpenCalls),
+		},
+	}
+}
+
+func changeRungs() []probe.Rung {
+	return []probe.Rung{
+		{
+			Hook: "fexit/vfs_rename",
+			Programs: []string{
+				"on_security_inode_rename", "on_vfs_rename", "on_security_inode_unlink", "on_vfs_unlink",
+				"on_notify_change", "on_notify_change_exit",
+			},
+			Requires: parameters("vfs_rename", 1),
+		},
+		{
+			Hook: "fexit/vfs_rename",
+			Programs: []string{
+				"on_security_inode_rename", "on_vfs_rename_v5_4", "on_security_inode_unlink", "on_vfs_unlink_v5_4",
+				"on_notify_change_v5_4", "on_notify_change_exit_v5_4",
+			},
+			Requires: parameters("vfs_rename", 6),
+		},
+		{
+			Hook: "kprobe/vfs_rename",
+			Programs: []string{
+				"on_kprobe_security_inode_rename", "on_kretprobe_vfs_rename", "on_kprobe_security_inode_unlink",
+				"on_kretprobe_vfs_unlink", "on_kprobe_notify_change", "on_kretprobe_notify_change",
+			},
+			Requires: parameters("vfs_rename", 1),
+		},
+		{
+			Hook: "kprobe/vfs_rename",
+			Programs: []string{
+				"on_kprobe_security_inode_rename", "on_kretprobe_vfs_rename", "on_kprobe_security_inode_unlink",
+				"on_kretprobe_vfs_unlink", "on_kprobe_notify_change_v5_4", "on_kretprobe_notify_change",
+			},
+			Requires: parameters("vfs_rename", 6),
+		},
+		{
+			Hook: "tp_btf/inode_set_ctime_to_ts",
+			Programs: append(programs("on_sys_exit_", changeCalls),
+				"on_ctime_ns_xchg", "on_ctime_xchg_skip", "on_inode_set_ctime_to_ts"),
+			Optional: programs("on_sys_exit_", olderChangeCalls),
+		},
+	}
+}
+
+// ringRungs: io_uring's completions, which better rungs do not need.
+func ringRungs() []probe.Rung {
+	return []probe.Rung{
+		{Hook: "tp_btf/io_uring_complete", Programs: []string{"on_io_uring_complete"}, Requires: arguments("io_uring_complete", 3)},
+		{Hook: "tp_btf/io_uring_complete", Programs: []string{"on_io_uring_complete_v5_19"}},
+	}
+}
+
+// unlessTrampolines: the hooks inside the kernel's functions see 32-bit calls
+// and io_uring anyway.
+func unlessTrampolines(p *probe.Probe) error {
+	if p.Runs("on_security_file_open") || p.Runs("on_kprobe_security_file_open") {
+		return fmt.Errorf("%w: the rung in use sees them", probe.ErrNotApplicable)
+	}
+	return nil
+}
+
+func parameters(function string, n int) func(*probe.Host) error {
+	return func(h *probe.Host) error {
+		if got := h.FunctionParams(function); got != n {
+			return fmt.Errorf("%w: %s has %d parameters, not %d", probe.ErrHookMissing, function, got, n)
+		}
+		return nil
+	}
+}
+
+func arguments(tracepoint string, n int) func(*probe.Host) error {
+	return func(h *probe.Host) error {
+		if got := h.TracepointParams(tracepoint); got != n {
+			return fmt.Errorf("%w: %s has %d arguments, not %d", probe.ErrHookMissing, tracepoint, got, n)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"security-exporter/internal/bpf/abi"
+	"security-exporter/internal/sensor/probe"
+)
+
+// events reads what the ring holds.
+func events(t *testing.T, p *probe.Probe) []abi.Event {
+	t.Helper()
+	reader, err := ringbuf.NewReader(p.Map("events"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	reader.SetDeadline(time.Now())
+	var out []abi.Event
+	for {
+		record, err := reader.Read()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e abi.Event
+		if err := binary.Read(bytes.NewReader(record.RawSample), binary.NativeEndian, &e); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, e)
+	}
+}
+
+// seen is the part of an event that these tests compare.
+type seen struct {
+	kind, what, how uint8
+	port            uint32
+	tgid            uint32
+	comm            string
+}
+
+func summary(e abi.Event) seen {
+	name, _, _ := bytes.Cut(bytesOf(e.Comm[:]), []byte{0})
+	return seen{e.Kind, e.What, e.How, e.B, e.Tgid, string(name)}
+}
+
+func bytesOf[T ~uint8 | ~int8](in []T) []byte {
+	out := make([]byte, len(in))
+	for i, b := range in {
+		out[i] = byte(b)
+	}
+	return out
+}
+
+// The one who connects is named; the one who is connected to is not guessed.
+func TestDetail(t *testing.T) {
+	for _, version := range versions {
+		t.Run(version.name, func(t *testing.T) { testDetail(t, version) })
+	}
+}
+
+func testDetail(t *testing.T, version ipVersion) {
+	s := newSpace(t)
+	settings := s.only()
+	settings.Constants["detailed"] = true
+	p := start(t, settings)
+	self := uint32(os.Getpid())
+	var comm [16]byte
+	var serverPort, clientPort, udpPort int
+	s.do(t, func() error {
+		if err := unix.Prctl(unix.PR_GET_NAME, uintptrOf(&comm), 0, 0, 0); err != nil {
+			return err
+		}
+		conns, err := listen(version, version.address(1, 0), 8)
+		if err != nil {
+			return err
+		}
+		defer conns.close()
+		if err := conns.open(); err != nil {
+			return err
+		}
+		serverPort, _ = portOf(conns.listener)
+		clientPort, _ = portOf(conns.clients[0])
+		if err := abort(conns.servers); err != nil {
+			return err
+		}
+		closeAll(&conns.servers)
+		closeAll(&conns.clients)
+		if err := tcpCases[11].round(conns); err != nil { // refused
+			return err
+		}
+		both, err := newPair(version)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(both.server)
+		if both.client, err = udpSocket(version); err != nil {
+			return err
+		}
+		defer unix.Close(both.client)
+		udpPort, _ = portOf(both.server)
+		if err := both.send(both.at); err != nil {
+			return err
+		}
+		_, err = take(both.server, 0)
+		return err
+	})
+	name, _, _ := bytes.Cut(comm[:], []byte{0})
+	got := events(t, p)
+	connect, failed := uint8(abi.EventConnect), uint8(abi.EventConnectError)
+	want := []seen{
+		// On loopback the client is established first.
+		{connect, 1, 0, uint32(serverPort), self, string(name)},
+		{connect, 0, 0, uint32(clientPort), 0, ""},
+		{failed, uint8(reset), 0, uint32(serverPort), 0, ""},
+		{failed, uint8(refused), 0, 1, self, string(name)},
+		{connect, 1, 1, uint32(udpPort), self, string(name)},
+		{connect, 0, 1, 0, self, string(name)},
+	}
+	if len(got) != len(want) {
+		t.Fatalf("%d events, want %d: %+v", len(got), len(want), got)
+	}
+	for i, e := range got {
+		sum := summary(e)
+		if want[i].port == 0 {
+			sum.port = 0 // the client's, chosen by the kernel
+		}
+		if sum != want[i] {
+			t.Errorf("event %d: %+v, want %+v", i, sum, want[i])
+		}
+		if e.CgroupId == 0 {
+			t.Errorf("event %d: no cgroup", i)
+		}
+		if e.Uid != uint32(os.Getuid()) {
+			t.Errorf("event %d: uid %d", i, e.Uid)
+		}
+		loopback := [16]byte{10: 0xff, 11: 0xff, 12: 127, 15: 1}
+		if version.name == "v6" {
+			loopback = [16]byte{15: 1}
+		}
+		if [16]byte(bytesOf(e.Address[:])) != loopback {
+			t.Errorf("event %d: address %v", i, e.Address)
+		}
+	}
+	if n := countKeys(p.Map("callers")); n != 0 {
+		t.Errorf("%d callers are kept", n)
+	}
+}
+
+// Every program passes the verifier, with and without detail. A kernel that
+// refuses trampolines or lacks kprobes cannot tell for those.
+func TestPrograms(t *testing.T) {
+	newSpace(t)
+	host := probe.Inspect("/proc", "/sys", "/")
+	for _, detailed := range []bool{false, true} {
+		object, err := loadBpf()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, program := range object.Programs {
+			one := object.Copy()
+			one.Programs = map[string]*ebpf.ProgramSpec{name: program.Copy()}
+			if err := one.Variables["detailed"].Set(detailed); err != nil {
+				t.Fatal(err)
+			}
+			collection, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{
+				Programs: ebpf.ProgramOptions{KernelTypes: host.BTF},
+			})
+			var verifier *ebpf.VerifierError
+			switch {
+			case err == nil:
+				collection.Close()
+			case errors.As(err, &verifier) && len(verifier.Log) > 0:
+				t.Errorf("%s, detailed %t: %v", name, detailed, err)
+			default:
+				t.Logf("%s: not tried here: %v", name, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"security-exporter/internal/sensor/probe"
+	"security-exporter/internal/testkit"
+)
+
+const rounds = 500
+
+// space is a network namespace of the test's own and a thread inside it.
+type space struct {
+	cookie uint64
+	tid    int
+	work   chan func()
+}
+
+// newSpace makes a namespace with lo up. It ends with the test.
+func newSpace(t testing.TB) *space {
+	t.Helper()
+	testkit.RequireBPF(t)
+	s := &space{work: make(chan func())}
+	ready := make(chan error)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread() // never unlocked: the namespace dies with the thread
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		s.tid = unix.Gettid()
+		ready <- err
+		for f := range s.work {
+			f()
+		}
+	}()
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { close(s.work); <-ended })
+	s.ip(t, "link set lo up")
+	s.do(t, func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		s.cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		return err
+	})
+	return s
+}
+
+// do runs f inside the namespace.
+func (s *space) do(t testing.TB, f func() error) {
+	t.Helper()
+	result := make(chan error)
+	s.work <- func() { result <- f() }
+	if err := <-result; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// spawn runs f in another thread inside the namespace.
+func (s *space) spawn(t testing.TB, group *sync.WaitGroup, f func() error) {
+	t.Helper()
+	path := fmt.Sprintf("/proc/self/task/%d/ns/net", s.tid)
+	group.Go(func() {
+		runtime.LockOSThread() // never unlocked
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Setns(fd, unix.CLONE_NEWNET)
+			unix.Close(fd)
+		}
+		if err == nil {
+			err = f()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// ip runs ip(8) inside the namespace.
+func (s *space) ip(t testing.TB, arguments string) {
+	t.Helper()
+	s.do(t, func() error {
+		out, err := exec.Command("ip", strings.Fields(arguments)...).CombinedOutput()
+		if err != nil {
+			return errors.New("ip " + arguments + ": " + string(out))
+		}
+		return nil
+	})
+}
+
+// inhabit starts a process that does nothing in the namespace.
+func (s *space) inhabit(t testing.TB) {
+	t.Helper()
+	command := exec.Command("sleep", "1000")
+	s.do(t, command.Start)
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	})
+}
+
+// named gives the namespace a name below a root directory and returns that.
+func (s *space) named(t testing.TB, name string) string {
+	t.Helper()
+	root := t.TempDir()
+	folder := filepath.Join(root, "run/netns")
+	path := filepath.Join(folder, name)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{path, filepath.Join(folder, "a-plain-file")} {
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	of := fmt.Sprintf("/proc/self/task/%d/ns/net", s.tid)
+	if err := unix.Mount(of, path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return root
+}
+
+// join connects two namespaces: 10.9.0.1 and fd09::1 here, .2 and ::2 there.
+// 10.9.0.3 and fd09::3 are a hole that swallows everything.
+func (s *space) join(t testing.TB, other *space) {
+	t.Helper()
+	s.ip(t, "link add v0 type veth peer name v1 netns "+strconv.Itoa(other.tid))
+	for _, end := range []struct {
+		s      *space
+		device string
+		number string
+	}{{s, "v0", "1"}, {other, "v1", "2"}} {
+		end.s.ip(t, "addr add 10.9.0."+end.number+"/24 dev "+end.device)
+		end.s.ip(t, "addr add fd09::"+end.number+"/64 dev "+end.device+" nodad")
+		end.s.ip(t, "link set "+end.device+" up")
+	}
+	s.ip(t, "neigh add 10.9.0.3 lladdr 02:00:00:00:00:03 dev v0 nud permanent")
+	s.ip(t, "neigh add fd09::3 lladdr 02:00:00:00:00:03 dev v0 nud permanent")
+}
+
+// only restricts a probe to the namespace.
+func (s *space) only() probe.Settings {
+	return probe.Settings{Constants: map[string]any{"only_netns": s.cookie}, MaxEntries: map[string]uint32{}}
+}
+
+func start(t testing.TB, settings probe.Settings) *probe.Probe {
+	t.Helper()
+	return startSpec(t, New(), settings)
+}
+
+func startSpec(t testing.TB, spec *probe.Spec, settings probe.Settings) *probe.Probe {
+	t.Helper()
+	host := probe.Inspect("/proc", "/sys", "/")
+	p := testkit.StartProbe(t, host, spec, settings)
+	exact := len(spec.Parts[1].Rungs) == len(udpRungs()) && host.TracepointParams("sock_send_length") > 0
+	if exact && p.Runs("on_connect4") {
+		t.Fatal("the approximation is in use, where the kernel has better")
+	}
+	for _, name := range []string{"fill_sockets", "count_flows"} {
+		if !p.Runs(name) {
+			t.Fatalf("%s is not attached", name)
+		}
+	}
+	return p
+}
+
+// ipVersion makes addresses of one IP version.
+type ipVersion struct {
+	name    string
+	domain  int
+	address func(last byte, port int) unix.Sockaddr // on lo
+	veth    func(last byte, port int) unix.Sockaddr
+}
+
+var (
+	ipv4 = ipVersion{"v4", unix.AF_INET,
+		func(last byte, port int) unix.Sockaddr {
+			return &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, last}}
+		},
+		func(last byte, port int) unix.Sockaddr {
+			return &unix.SockaddrInet4{Port: port, Addr: [4]byte{10, 9, 0, last}}
+		}}
+	ipv6 = ipVersion{"v6", unix.AF_INET6,
+		func(last byte, port int) unix.Sockaddr {
+			return &unix.SockaddrInet6{Port: port, Addr: [16]byte{15: last}}
+		},
+		func(last byte, port int) unix.Sockaddr {
+			return &unix.SockaddrInet6{Port: port, Addr: [16]byte{0: 0xfd, 1: 0x09, 15: last}}
+		}}
+	mapped = ipVersion{"v4-mapped", unix.AF_INET6,
+		func(last byte, port int) unix.Sockaddr {
+			return &unix.SockaddrInet6{Port: port, Addr: [16]byte{10: 0xff, 11: 0xff, 12: 127, 15: last}}
+		},
+		func(last byte, port int) unix.Sockaddr {
+			return &unix.SockaddrInet6{Port: port, Addr: [16]byte{10: 0xff, 11: 0xff, 12: 10, 13: 9, 15: last}}
+		}}
+	versions = []ipVersion{ipv4, ipv6, mapped}
+)
+
+func portOf(fd int) (int, error) {
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0, err
+	}
+	switch a := name.(type) {
+	case *unix.SockaddrInet4:
+		return a.Port, nil
+	case *unix.SockaddrInet6:
+		return a.Port, nil
+	}
+	return 0, errors.New("no IP socket")
+}
+
+// closeAll closes and forgets.
+func closeAll(fds *[]int) {
+	for _, fd := range *fds {
+		unix.Close(fd)
+	}
+	*fds = nil
+}
+
+// settle waits until a condition holds, and fails the test if it never does.
+func settle(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never came: %s", what)
+		}
+	}
+}

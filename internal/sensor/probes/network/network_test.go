@@ -1,0 +1,637 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"security-exporter/internal/bpf/abi"
+	"security-exporter/internal/sensor/probe"
+	"security-exporter/internal/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m, nil) }
+
+// Indices of the counters, by the labels that they stand for.
+var (
+	tcpIn, tcpOut = index("in", "tcp"), index("out", "tcp")
+	udpIn, udpOut = index("in", "udp"), index("out", "udp")
+
+	timeout, refused, reset = 0, 1, 2
+)
+
+func index(direction, transport string) int {
+	for i := range len(abi.Directions) * len(abi.Transports) {
+		if abi.Directions[i/len(abi.Transports)] == direction && abi.Transports[i%len(abi.Transports)] == transport {
+			return i
+		}
+	}
+	panic("no such labels")
+}
+
+// connections makes TCP connections in one thread: everything is non-blocking
+// but what completes at once on loopback.
+type tcp struct {
+	version  ipVersion
+	address  unix.Sockaddr
+	listener int
+	clients  []int
+	servers  []int
+}
+
+func listen(version ipVersion, at unix.Sockaddr, backlog int) (*tcp, error) {
+	return listenProtocol(version, at, backlog, 0)
+}
+
+func listenProtocol(version ipVersion, at unix.Sockaddr, backlog, protocol int) (*tcp, error) {
+	fd, err := unix.Socket(version.domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(unix.Bind(fd, at), unix.Listen(fd, backlog), unix.SetNonblock(fd, true)); err != nil {
+		return nil, err
+	}
+	port, err := portOf(fd)
+	if err != nil {
+		return nil, err
+	}
+	switch a := at.(type) {
+	case *unix.SockaddrInet4:
+		a.Port = port
+	case *unix.SockaddrInet6:
+		a.Port = port
+	}
+	return &tcp{version: version, address: at, listener: fd}, nil
+}
+
+func (c *tcp) connect() error {
+	fd, err := unix.Socket(c.version.domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	c.clients = append(c.clients, fd)
+	return unix.Connect(fd, c.address)
+}
+
+func (c *tcp) accept() error {
+	fd, _, err := unix.Accept4(c.listener, unix.SOCK_CLOEXEC)
+	if err == nil {
+		c.servers = append(c.servers, fd)
+	}
+	return err
+}
+
+func (c *tcp) open() error { return errors.Join(c.connect(), c.accept()) }
+
+func (c *tcp) close() {
+	closeAll(&c.clients)
+	closeAll(&c.servers)
+	unix.Close(c.listener)
+}
+
+func abort(fds []int) error {
+	for _, fd := range fds {
+		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func moveTo(cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	return unix.SchedSetaffinity(0, &set)
+}
+
+// watchAll watches what the tests assert: a counter that a case does not name
+// must not move, and active must come back.
+func watchAll(t testing.TB, p *probe.Probe) *testkit.Watch {
+	return testkit.NewWatch(t, p, "connect_total", "connect_error_total", "tcp_active", "map_evictions")
+}
+
+func noneActive(t testing.TB, p *probe.Probe) {
+	t.Helper()
+	settle(t, "no active connection", func() bool { return connections(p) == 0 })
+}
+
+type tcpCase struct {
+	name   string
+	round  func(c *tcp) error
+	in     int64
+	out    int64
+	errors map[int]int64
+}
+
+// The rounds of tcpCases leave nothing open but what close() takes.
+var tcpCases = []tcpCase{
+	{"closed by client", func(c *tcp) error {
+		err := c.open()
+		closeAll(&c.clients)
+		closeAll(&c.servers)
+		return err
+	}, 1, 1, nil},
+	{"closed by server", func(c *tcp) error {
+		err := c.open()
+		closeAll(&c.servers)
+		closeAll(&c.clients)
+		return err
+	}, 1, 1, nil},
+	{"half-closed by client", func(c *tcp) error {
+		err := errors.Join(c.open(), unix.Shutdown(c.clients[0], unix.SHUT_WR))
+		_, werr := unix.Write(c.servers[0], []byte("answer"))
+		buffer := make([]byte, 16)
+		n, rerr := unix.Read(c.clients[0], buffer)
+		if string(buffer[:n]) != "answer" {
+			err = errors.Join(err, errors.New("no answer"))
+		}
+		closeAll(&c.servers)
+		closeAll(&c.clients)
+		return errors.Join(err, werr, rerr)
+	}, 1, 1, nil},
+	{"reset by client", func(c *tcp) error {
+		err := errors.Join(c.open(), abort(c.clients))
+		closeAll(&c.clients)
+		closeAll(&c.servers)
+		return err
+	}, 1, 1, map[int]int64{reset: 1}},
+	{"reset by server", func(c *tcp) error {
+		err := errors.Join(c.open(), abort(c.servers))
+		closeAll(&c.servers)
+		closeAll(&c.clients)
+		return err
+	}, 1, 1, map[int]int64{reset: 1}},
+	{"reset after the peer has finished", func(c *tcp) error {
+		err := errors.Join(c.open(), unix.Shutdown(c.servers[0], unix.SHUT_WR), abort(c.servers))
+		closeAll(&c.servers)
+		closeAll(&c.clients)
+		return err
+	}, 1, 1, map[int]int64{reset: 1}},
+	{"reset before accept", func(c *tcp) error {
+		err := errors.Join(c.connect(), abort(c.clients))
+		closeAll(&c.clients)
+		err = errors.Join(err, c.accept())
+		closeAll(&c.servers)
+		return err
+	}, 1, 1, map[int]int64{reset: 1}},
+	{"disconnected and used again", func(c *tcp) error {
+		if err := c.open(); err != nil {
+			return err
+		}
+		none := make([]byte, 16) // AF_UNSPEC
+		if err := rawConnect(c.clients[0], none); err != nil {
+			return err
+		}
+		err := errors.Join(unix.Connect(c.clients[0], c.address), c.accept())
+		closeAll(&c.clients)
+		closeAll(&c.servers)
+		return err
+	}, 2, 2, map[int]int64{reset: 1}},
+	{"opened on one CPU, closed on another", func(c *tcp) error {
+		err := errors.Join(moveTo(0), c.open(), moveTo(1))
+		closeAll(&c.clients)
+		closeAll(&c.servers)
+		return err
+	}, 1, 1, nil},
+	{"listener closed with a pending connection", func(c *tcp) error {
+		other, err := listen(c.version, c.version.address(1, 0), 8)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(other.connect(), unix.Close(other.listener))
+		closeAll(&other.clients)
+		return err
+	}, 1, 1, map[int]int64{reset: 1}},
+	{"connected to itself", func(c *tcp) error {
+		fd, err := unix.Socket(c.version.domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.Bind(fd, c.version.address(1, 0)); err != nil {
+			return err
+		}
+		port, err := portOf(fd)
+		return errors.Join(err, unix.Connect(fd, c.version.address(1, port)))
+	}, 0, 1, nil},
+	{"refused", func(c *tcp) error {
+		fd, err := unix.Socket(c.version.domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.Connect(fd, c.version.address(1, 1)); !errors.Is(err, unix.ECONNREFUSED) {
+			return fmt.Errorf("not refused: %v", err)
+		}
+		return nil
+	}, 0, 0, map[int]int64{refused: 1}},
+	{"bound, listening and closed", func(c *tcp) error {
+		other, err := listen(c.version, c.version.address(1, 0), 8)
+		if err == nil {
+			other.close()
+		}
+		return err
+	}, 0, 0, nil},
+}
+
+func TestTCP(t *testing.T) {
+	s := newSpace(t)
+	p := start(t, s.only())
+	for _, version := range versions {
+		for _, c := range tcpCases {
+			t.Run(c.name+" "+version.name, func(t *testing.T) { runTCP(t, s, p, version, c) })
+		}
+	}
+}
+
+func runTCP(t *testing.T, s *space, p *probe.Probe, version ipVersion, c tcpCase) {
+	w := watchAll(t, p)
+	s.do(t, func() error {
+		conns, err := listen(version, version.address(1, 0), 128)
+		if err != nil {
+			return err
+		}
+		defer conns.close()
+		for range rounds {
+			if err := c.round(conns); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	noneActive(t, p)
+	want := map[int]int64{}
+	for kind, n := range c.errors {
+		want[kind] = n * rounds
+	}
+	w.Expect(t, map[string]map[int]int64{
+		"connect_total":       {tcpIn: c.in * rounds, tcpOut: c.out * rounds},
+		"connect_error_total": want,
+	})
+}
+
+// Every rung counts the same.
+func TestTCPRungs(t *testing.T) {
+	s := newSpace(t)
+	for _, rung := range tcpRungs() {
+		t.Run(rung.Hook, func(t *testing.T) {
+			spec := New()
+			spec.Parts[0].Rungs = []probe.Rung{rung}
+			p := startSpec(t, spec, s.only())
+			for _, c := range tcpCases {
+				t.Run(c.name, func(t *testing.T) { runTCP(t, s, p, ipv6, c) })
+			}
+		})
+	}
+}
+
+func TestTCPTimeout(t *testing.T) {
+	s, other := newSpace(t), newSpace(t)
+	s.join(t, other)
+	p := start(t, s.only())
+	for _, version := range []ipVersion{ipv4, ipv6} {
+		t.Run(version.name, func(t *testing.T) {
+			w := watchAll(t, p)
+			var fds []int
+			s.do(t, func() error { return attempts(&fds, version.veth(3, 80)) })
+			settle(t, "every attempt timed out", func() bool {
+				for _, fd := range fds {
+					if state(fd) != tcpClose {
+						return false
+					}
+				}
+				return true
+			})
+			closeAll(&fds)
+			w.Expect(t, map[string]map[int]int64{"connect_error_total": {timeout: rounds}})
+		})
+	}
+	t.Run("given up", func(t *testing.T) {
+		w := watchAll(t, p)
+		var fds []int
+		s.do(t, func() error { return attempts(&fds, ipv4.veth(3, 80)) })
+		closeAll(&fds)
+		w.Expect(t, nil)
+	})
+}
+
+const tcpEstablished, tcpClose = 1, 7
+
+func state(fd int) uint8 {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0
+	}
+	return info.State
+}
+
+// attempts starts connecting and does not wait.
+func attempts(fds *[]int, to unix.Sockaddr) error {
+	domain := unix.AF_INET
+	if _, ok := to.(*unix.SockaddrInet6); ok {
+		domain = unix.AF_INET6
+	}
+	for range rounds {
+		fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		*fds = append(*fds, fd)
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 100); err != nil {
+			return err
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_SYNCNT, 1); err != nil {
+			return err
+		}
+		if err := unix.Connect(fd, to); !errors.Is(err, unix.EINPROGRESS) {
+			return fmt.Errorf("connect: %v", err)
+		}
+	}
+	return nil
+}
+
+// Each side sees its own half.
+func TestTCPAcrossNamespaces(t *testing.T) {
+	client, server := newSpace(t), newSpace(t)
+	client.join(t, server)
+	for _, version := range []ipVersion{ipv4, ipv6} {
+		t.Run(version.name, func(t *testing.T) {
+			atClient, atServer := start(t, client.only()), start(t, server.only())
+			clientWatch, serverWatch := watchAll(t, atClient), watchAll(t, atServer)
+			var conns *tcp
+			server.do(t, func() (err error) {
+				conns, err = listen(version, version.veth(2, 0), 8)
+				return err
+			})
+			for range rounds {
+				client.do(t, conns.connect)
+				settle(t, "a connection to accept", func() bool { return conns.accept() == nil })
+			}
+			if n, m := connections(atClient), connections(atServer); n != rounds || m != rounds {
+				t.Errorf("active: %d at the client, %d at the server, want %d", n, m, rounds)
+			}
+			conns.close()
+			noneActive(t, atClient)
+			noneActive(t, atServer)
+			clientWatch.Expect(t, map[string]map[int]int64{"connect_total": {tcpOut: rounds}})
+			serverWatch.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: rounds}})
+		})
+	}
+}
+
+// The peer vanishes from an established connection.
+func TestTCPTimeoutEstablished(t *testing.T) {
+	client, server := newSpace(t), newSpace(t)
+	client.join(t, server)
+	p := start(t, client.only())
+	w := watchAll(t, p)
+	var conns *tcp
+	server.do(t, func() (err error) {
+		conns, err = listen(ipv4, ipv4.veth(2, 0), 8)
+		return err
+	})
+	for range rounds {
+		client.do(t, conns.connect)
+		settle(t, "a connection to accept", func() bool { return conns.accept() == nil })
+	}
+	client.ip(t, "neigh replace 10.9.0.2 lladdr 02:00:00:00:00:03 dev v0 nud permanent")
+	for _, fd := range conns.clients {
+		err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 100)
+		if _, werr := unix.Write(fd, []byte("x")); err != nil || werr != nil {
+			t.Fatal(err, werr)
+		}
+	}
+	noneActive(t, p)
+	conns.close()
+	w.Expect(t, map[string]map[int]int64{
+		"connect_total": {tcpOut: rounds}, "connect_error_total": {timeout: rounds},
+	})
+}
+
+// A full accept queue: a client may be established and its peer never.
+func TestTCPAcceptQueueOverflow(t *testing.T) {
+	s := newSpace(t)
+	p := start(t, s.only())
+	w := watchAll(t, p)
+	var in, out int64
+	s.do(t, func() error {
+		conns, err := listen(ipv4, ipv4.address(1, 0), 16)
+		if err != nil {
+			return err
+		}
+		defer conns.close()
+		var fds []int
+		err = attempts(&fds, conns.address)
+		time.Sleep(50 * time.Millisecond)
+		for conns.accept() == nil {
+			in++
+		}
+		for _, fd := range fds {
+			if state(fd) == tcpEstablished {
+				out++
+			}
+		}
+		closeAll(&fds)
+		return err
+	})
+	noneActive(t, p)
+	if in == 0 || in >= rounds || out < in {
+		t.Fatalf("the queue did not overflow: %d in, %d out", in, out)
+	}
+	w.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: in, tcpOut: out}})
+}
+
+func TestTCPOlderThanTheProbe(t *testing.T) {
+	client, server := newSpace(t), newSpace(t)
+	client.join(t, server)
+	client.inhabit(t)            // found by its process
+	root := server.named(t, "x") // found by its name
+	for _, version := range versions {
+		t.Run(version.name, func(t *testing.T) {
+			var conns *tcp
+			server.do(t, func() (err error) {
+				conns, err = listen(version, version.veth(2, 0), 8)
+				return err
+			})
+			for range rounds {
+				client.do(t, conns.connect)
+				settle(t, "a connection to accept", func() bool { return conns.accept() == nil })
+			}
+			atClient := start(t, client.only())
+			atServer := testkit.StartProbe(t, probe.Inspect("/proc", "/sys", root), New(), server.only())
+			clientWatch, serverWatch := watchAll(t, atClient), watchAll(t, atServer)
+			if n := countKeys(atServer.Map("listeners")); n != 0 {
+				t.Errorf("%d listening ports are kept", n)
+			}
+			if got := testkit.Sum(t, atClient, "tcp_active"); got[0] != 0 || got[1] != rounds {
+				t.Errorf("at the client: %d in, %d out", got[0], got[1])
+			}
+			if got := testkit.Sum(t, atServer, "tcp_active"); got[0] != rounds || got[1] != 0 {
+				t.Errorf("at the server: %d in, %d out", got[0], got[1])
+			}
+			conns.close()
+			noneActive(t, atClient)
+			noneActive(t, atServer)
+			clientWatch.Expect(t, map[string]map[int]int64{"tcp_active": {1: -rounds}})
+			serverWatch.Expect(t, map[string]map[int]int64{"tcp_active": {0: -rounds}})
+		})
+	}
+}
+
+// What a full table cannot hold is counted as evicted; the totals stay exact.
+func TestTCPTableFull(t *testing.T) {
+	s := newSpace(t)
+	settings := s.only()
+	settings.MaxEntries["sockets"] = 64
+	p := start(t, settings)
+	w := watchAll(t, p)
+	s.do(t, func() error {
+		conns, err := listen(ipv4, ipv4.address(1, 0), 8)
+		if err != nil {
+			return err
+		}
+		defer conns.close()
+		for range rounds {
+			if err := conns.open(); err != nil {
+				return err
+			}
+		}
+		if got := connections(p); got != 64 {
+			err = fmt.Errorf("%d in the table, want 64", got)
+		}
+		return errors.Join(err, abort(conns.servers))
+	})
+	noneActive(t, p)
+	w.Expect(t, map[string]map[int]int64{
+		"connect_total": {tcpIn: rounds, tcpOut: rounds},
+		"map_evictions": {int(abi.TableSockets): 2*rounds - 64},
+	})
+}
+
+// Nothing drifts over many connections.
+func TestTCPChurn(t *testing.T) {
+	n := int64(100000)
+	if testing.Short() {
+		n = 2000
+	}
+	s := newSpace(t)
+	p := start(t, s.only())
+	w := watchAll(t, p)
+	s.do(t, func() error { return churn(n) })
+	noneActive(t, p)
+	w.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: n, tcpOut: n}})
+	if n := countKeys(p.Map("sockets")); n != 0 {
+		t.Errorf("%d sockets left in the table", n)
+	}
+}
+
+// Threads on all CPUs at once: the sums stay exact and no run is lost.
+func TestTCPThreads(t *testing.T) {
+	const threads, each = 8, 2000
+	s := newSpace(t)
+	p := start(t, s.only())
+	w := watchAll(t, p)
+	var group sync.WaitGroup
+	for range threads {
+		s.spawn(t, &group, func() error { return churn(each) })
+	}
+	group.Wait()
+	noneActive(t, p)
+	w.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: threads * each, tcpOut: threads * each}})
+}
+
+// churn opens and closes n connections, one after the other.
+func churn(n int64) error {
+	any := &unix.SockaddrInet4{}
+	conns, err := listen(ipv4, any, 8)
+	if err != nil {
+		return err
+	}
+	defer conns.close()
+	for i := range n {
+		conns.address = ipv4.address(byte(1+i%200), any.Port)
+		if err := conns.open(); err != nil {
+			return err
+		}
+		closeAll(&conns.clients)
+		closeAll(&conns.servers)
+	}
+	return nil
+}
+
+// A subflow of MPTCP is a TCP connection; the MPTCP socket itself is none.
+func TestMPTCP(t *testing.T) {
+	s := newSpace(t)
+	p := start(t, s.only())
+	w := watchAll(t, p)
+	s.do(t, func() error {
+		conns, err := listenProtocol(ipv4, ipv4.address(1, 0), 8, unix.IPPROTO_MPTCP)
+		if err != nil {
+			return err
+		}
+		defer conns.close()
+		for range rounds {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+			if err != nil {
+				return err
+			}
+			conns.clients = append(conns.clients, fd)
+			if err := errors.Join(unix.Connect(fd, conns.address), conns.accept()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	noneActive(t, p)
+	w.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: rounds, tcpOut: rounds}})
+}
+
+// TCP Fast Open: data in the first packet. The server's side is established
+// with the last packet of the handshake, if it is still open then.
+func TestTCPFastOpen(t *testing.T) {
+	s := newSpace(t)
+	p := start(t, s.only())
+	w := watchAll(t, p)
+	s.do(t, func() error {
+		const bothSidesWithoutCookies = "1543"
+		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_fastopen", []byte(bothSidesWithoutCookies), 0); err != nil {
+			return err
+		}
+		conns, err := listen(ipv4, ipv4.address(1, 0), 8)
+		if err != nil {
+			return err
+		}
+		defer conns.close()
+		for range rounds {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			err = unix.Sendto(fd, []byte("early"), unix.MSG_FASTOPEN, conns.address)
+			err = errors.Join(err, conns.accept())
+			const synData = 32 // TCPI_OPT_SYN_DATA
+			info, ierr := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+			if err = errors.Join(err, ierr); err == nil && info.Options&synData == 0 {
+				err = errors.New("the data did not go with the first packet")
+			}
+			if err == nil {
+				_, err = unix.Read(conns.servers[0], make([]byte, 16))
+			}
+			unix.Close(fd)
+			closeAll(&conns.servers)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	noneActive(t, p)
+	w.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: rounds, tcpOut: rounds}})
+}

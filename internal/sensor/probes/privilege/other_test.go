@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package privilege
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"security-exporter/internal/bpf/abi"
+	"security-exporter/internal/sensor/probe"
+	"security-exporter/internal/sensor/probes/process"
+	"security-exporter/internal/testkit"
+)
+
+// startBoth starts the probe and then the process probe, which keeps the table
+// of what was last seen.
+func startBoth(t *testing.T, host *probe.Host, settings probe.Settings) (both *probe.Probe, table *probe.Probe) {
+	t.Helper()
+	shared := probe.NewShared()
+	t.Cleanup(func() { _ = shared.Close() })
+	p := testkit.StartShared(t, host, shared, New(), settings)
+	table = testkit.StartShared(t, host, shared, process.New(), settings)
+	for _, each := range []*probe.Probe{p, table} {
+		if s := each.Status(); !s.Up() {
+			t.Fatalf("%s: %s, %s", each.Spec().Name(), s.State, s.Reason)
+		}
+	}
+	return p, table
+}
+
+// What hooks see is never counted as other, whatever threads do.
+func TestNothingOther(t *testing.T) {
+	host := inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	p, _ := startBoth(t, host, cgroup.Only())
+	for _, c := range callCases {
+		t.Run(c.name, func(t *testing.T) {
+			checkCalls(t, cgroup, p, c.once, c.each, c.gains, 4)
+		})
+	}
+	folder := makePrograms(t, false)
+	for _, c := range execCases {
+		if c.nosuid || c.traced {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			w := cgroup.Start(t, "privilege")
+			w.Do("setup", strings.Fields(c.setup)...)
+			watch := newWatch(t, p)
+			w.Do("exec", "50", filepath.Join(folder, c.program))
+			w.Stop()
+			want := counts{}
+			for name, times := range c.each {
+				want.plus(name, times*50)
+			}
+			expect(t, watch, want)
+		})
+	}
+}
+
+// lower makes the table believe that a process had nothing.
+func lower(t *testing.T, table *probe.Probe, pid int) {
+	t.Helper()
+	var entry abi.Process
+	if err := table.Map("processes").Lookup(uint32(pid), &entry); err != nil {
+		t.Fatal(err)
+	}
+	entry.SeenEuid, entry.SeenCaps = 1000, 0
+	if err := table.Map("processes").Put(uint32(pid), &entry); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A process that is root although it was last seen as an ordinary user is
+// counted when it ends, once.
+func TestOther(t *testing.T) {
+	host := inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	p, table := startBoth(t, host, cgroup.Only())
+	watch := newWatch(t, p)
+	for range 20 {
+		w := cgroup.Start(t, "privilege")
+		w.Do("setup")
+		lower(t, table, w.PID())
+		w.Stop()
+	}
+	expect(t, watch, counts{"other": 20})
+}

@@ -1,0 +1,466 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Privilege: calls that change ids and capabilities, programs with set-id bits
+ * and file capabilities, and what a process gained by them.
+ */
+#include "vmlinux.h"
+#include "abi.h"
+#include "calls.h"
+#include "compat.h"
+#include "counters.h"
+#include "credentials.h"
+#include "events.h"
+#include "exec.h"
+#include "processes.h"
+#include "scope.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+enum { PF_KTHREAD_BIT = 0x00200000 };
+
+/* An exec whose credentials are decided. old_cred is NULL where it is gone. */
+static __always_inline int exec(struct linux_binprm *bprm, struct file *file, const struct cred *old_cred,
+				const struct cred *new_cred, const bool btf)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct credentials old, new;
+	struct exec_verdict verdict = {};
+	struct process *process;
+
+	if (!in_scope() || !file)
+		return 0;
+	read_credentials(&new, new_cred, btf);
+	process = bpf_map_lookup_elem(&processes, &tgid);
+	if (old_cred) {
+		read_credentials(&old, old_cred, btf);
+		if (process)
+			compare(process, old_cred, btf);
+	} else {
+		assume_ordinary(&old, &new);
+	}
+	judge_bits(&verdict, file, &old, &new);
+	verdict.capabilities = judge_capabilities(bprm, new_cred, verdict.bits, &old, &new);
+	if (verdict.bits != UNTOUCHED)
+		count_call(PRIVILEGE_SUID_EXEC, verdict.bits == REFUSED, verdict.old_id, verdict.new_id);
+	if (verdict.capabilities != UNTOUCHED)
+		count_call(PRIVILEGE_FILECAP_EXEC, verdict.capabilities == REFUSED, old.euid, new.euid);
+	if ((verdict.bits == HONOURED || verdict.capabilities == HONOURED) && in_initial_namespace(new_cred, btf)) {
+		if (verdict.bits == HONOURED && !new.euid && old.euid)
+			count_gain(GAIN_SUID_EXEC, old.euid, new.euid);
+		else if (verdict.capabilities == HONOURED && (new.effective & ~old.effective))
+			count_gain(GAIN_FILECAP_EXEC, old.euid, new.euid);
+	}
+	/* other threads live on until the image is replaced: only add */
+	if (process)
+		see(process, new.euid, new.effective, false);
+	return 0;
+}
+
+/* The exec is done, the thread alone, its credentials the new ones. */
+static __always_inline int see_after_exec(struct task_struct *task, const bool btf)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	const struct cred *cred = LOAD(btf, task, cred);
+	struct process *process;
+
+	if (!in_scope())
+		return 0;
+	process = bpf_map_lookup_elem(&processes, &tgid);
+	if (process)
+		see(process, LOAD(btf, cred, euid.val), capabilities(&cred->cap_effective), true);
+	return 0;
+}
+
+static __always_inline int fork(struct task_struct *parent, struct task_struct *child, const bool btf)
+{
+	const struct cred *from = LOAD(btf, parent, cred), *to = LOAD(btf, child, cred);
+	__u32 euid;
+
+	if (!in_scope() || LOAD(btf, from, user_ns) == LOAD(btf, to, user_ns))
+		return 0;
+	euid = LOAD(btf, to, euid.val);
+	count_gain(GAIN_USERNS, euid, euid);
+	return 0;
+}
+
+/* real_cred, not cred: what the kernel borrows for a moment is not the task's. */
+static __always_inline int exit(struct task_struct *task, const bool btf)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct process *process;
+
+	if (!in_scope() || (LOAD(btf, task, flags) & PF_KTHREAD_BIT))
+		return 0;
+	process = bpf_map_lookup_elem(&processes, &tgid);
+	if (process)
+		compare(process, LOAD(btf, task, real_cred), btf);
+	return 0;
+}
+
+/*
+ * Calls, best rung: fentry and fexit on the functions behind all entries of a
+ * call, 32-bit included; 5.5 on amd64, 6.4 on arm64. No other call pays.
+ * setgroups and capset have no such function, and no hook behind them sees a
+ * call that failed early: they keep the system call's own exit, below.
+ */
+#define FENTRY(call)                                          \
+	SEC("fentry/__sys_" #call)                            \
+	int BPF_PROG(on_fentry_##call)                        \
+	{                                                     \
+		return remember(0);                           \
+	}
+
+FENTRY(setuid)
+FENTRY(setreuid)
+FENTRY(setresuid)
+FENTRY(setfsuid)
+
+#define LEAVE_USER leave(PRIVILEGE_SETUID, GAIN_SET_ID, ret < 0, true)
+
+SEC("fexit/__sys_setuid")
+int BPF_PROG(on_fexit_setuid, uid_t uid, long ret)
+{
+	return LEAVE_USER;
+}
+
+SEC("fexit/__sys_setreuid")
+int BPF_PROG(on_fexit_setreuid, uid_t ruid, uid_t euid, long ret)
+{
+	return LEAVE_USER;
+}
+
+SEC("fexit/__sys_setresuid")
+int BPF_PROG(on_fexit_setresuid, uid_t ruid, uid_t euid, uid_t suid, long ret)
+{
+	return LEAVE_USER;
+}
+
+SEC("fexit/__sys_setfsuid")
+int BPF_PROG(on_fexit_setfsuid, uid_t uid, long ret)
+{
+	return leave_fs_user(uid, ret, true);
+}
+
+SEC("fexit/__sys_setgid")
+int BPF_PROG(on_fexit_setgid, gid_t gid, long ret)
+{
+	return leave_group(ret < 0);
+}
+
+SEC("fexit/__sys_setregid")
+int BPF_PROG(on_fexit_setregid, gid_t rgid, gid_t egid, long ret)
+{
+	return leave_group(ret < 0);
+}
+
+SEC("fexit/__sys_setresgid")
+int BPF_PROG(on_fexit_setresgid, gid_t rgid, gid_t egid, gid_t sgid, long ret)
+{
+	return leave_group(ret < 0);
+}
+
+SEC("fexit/__sys_setfsgid")
+int BPF_PROG(on_fexit_setfsgid, gid_t gid, long ret)
+{
+	return leave_fs_group(gid, ret);
+}
+
+SEC("fexit/ksys_unshare")
+int BPF_PROG(on_fexit_unshare, unsigned long flags, int ret)
+{
+	return leave_unshare(flags, ret < 0);
+}
+
+/*
+ * Calls, second rung: kprobe and kretprobe on the same functions, for kernels
+ * without trampolines. Misses: returns beyond the kretprobe's maxactive, which
+ * these calls do not reach.
+ */
+#define KPROBE(call)                                          \
+	SEC("kprobe/__sys_" #call)                            \
+	int BPF_KPROBE(on_kprobe_##call, __u32 argument)      \
+	{                                                     \
+		return remember(argument);                    \
+	}
+#define KRETPROBE(call, action)                               \
+	SEC("kretprobe/__sys_" #call)                         \
+	int BPF_KRETPROBE(on_kretprobe_##call, long ret)      \
+	{                                                     \
+		return action;                                \
+	}
+
+KPROBE(setuid)
+KPROBE(setreuid)
+KPROBE(setresuid)
+KPROBE(setfsuid)
+KPROBE(setfsgid)
+KRETPROBE(setuid, LEAVE_USER)
+KRETPROBE(setreuid, LEAVE_USER)
+KRETPROBE(setresuid, LEAVE_USER)
+KRETPROBE(setfsuid, leave_fs_user(remembered_argument(), ret, true))
+KRETPROBE(setgid, leave_group(ret < 0))
+KRETPROBE(setregid, leave_group(ret < 0))
+KRETPROBE(setresgid, leave_group(ret < 0))
+
+SEC("kretprobe/__sys_setfsgid")
+int BPF_KRETPROBE(on_kretprobe_setfsgid, long ret)
+{
+	__u32 gid = remembered_argument();
+
+	forget();
+	return leave_fs_group(gid, ret);
+}
+
+SEC("kprobe/ksys_unshare")
+int BPF_KPROBE(on_kprobe_unshare, unsigned long flags)
+{
+	return remember(flags);
+}
+
+SEC("kretprobe/ksys_unshare")
+int BPF_KRETPROBE(on_kretprobe_unshare, int ret)
+{
+	__u32 flags = remembered_argument();
+
+	forget();
+	return flags == NO_ID ? 0 : leave_unshare(flags, ret < 0);
+}
+
+/*
+ * Calls, last rung: the classic tracepoints of each system call, 4.7. They
+ * cost these calls alone, and every other system call 13 ns once for all.
+ * Not the raw sys_exit: that runs for every call on the host. Misses: 32-bit
+ * calls, for which the kernel does not fire them (on_compat_sys_exit).
+ * The entries remember what a thread had before the call.
+ */
+#define ENTER(call)                                                          \
+	SEC("tracepoint/syscalls/sys_enter_" #call)                          \
+	int on_enter_##call(struct syscall_trace_enter *enter)               \
+	{                                                                    \
+		return remember(0);                                          \
+	}
+/* The same, for what first_argument() needs before 5.15. */
+#define ENTER_WITH_ARGUMENT(call)                                            \
+	SEC("tracepoint/syscalls/sys_enter_" #call)                          \
+	int on_enter_##call(struct syscall_trace_enter *enter)               \
+	{                                                                    \
+		return remember(enter->args[0]);                             \
+	}
+#define EXIT(call, action)                                                   \
+	SEC("tracepoint/syscalls/sys_exit_" #call)                           \
+	int on_exit_##call(struct syscall_trace_exit *exited)                \
+	{                                                                    \
+		long ret = exited->ret;                                      \
+                                                                             \
+		return action;                                               \
+	}
+
+ENTER(setuid)
+ENTER(setreuid)
+ENTER(setresuid)
+ENTER(capset)
+ENTER_WITH_ARGUMENT(setfsuid)
+ENTER_WITH_ARGUMENT(setfsgid)
+ENTER_WITH_ARGUMENT(unshare)
+EXIT(setuid, LEAVE_USER)
+EXIT(setreuid, LEAVE_USER)
+EXIT(setresuid, LEAVE_USER)
+EXIT(setfsuid, leave_fs_user(first_argument(), ret, true))
+EXIT(setgid, leave_group(ret < 0))
+EXIT(setregid, leave_group(ret < 0))
+EXIT(setresgid, leave_group(ret < 0))
+EXIT(setgroups, leave_group(ret < 0))
+EXIT(capset, leave(PRIVILEGE_CAPSET, GAIN_CAPSET, ret < 0, true))
+
+SEC("tracepoint/syscalls/sys_exit_setfsgid")
+int on_exit_setfsgid(struct syscall_trace_exit *exited)
+{
+	__u32 gid = first_argument();
+
+	forget();
+	return leave_fs_group(gid, exited->ret);
+}
+
+SEC("tracepoint/syscalls/sys_exit_unshare")
+int on_exit_unshare(struct syscall_trace_exit *exited)
+{
+	__u32 flags = first_argument();
+
+	forget();
+	return flags == NO_ID ? 0 : leave_unshare(flags, exited->ret < 0);
+}
+
+/*
+ * tp_btf/sys_exit, 5.5, attached when the first 32-bit image is executed: it
+ * costs every system call 26 to 38 ns. The entry is not hooked, which would
+ * cost as much again: what was last seen of the group stands for what the
+ * thread had before. Misses: gains in a group of which another thread had as
+ * much already, and the calls of 32-bit programs older than the exporter
+ * until a new one starts.
+ */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
+{
+	__u32 argument;
+
+	if (!is_compat_call((void *)bpf_get_current_task(), regs))
+		return 0;
+	argument = compat_first_argument(regs);
+	switch (syscall_number(regs)) {
+	case COMPAT_SETUID16:
+	case COMPAT_SETREUID16:
+	case COMPAT_SETRESUID16:
+	case COMPAT_SETUID:
+	case COMPAT_SETREUID:
+	case COMPAT_SETRESUID:
+		return set_id_seen_in_kernel ? 0 : leave(PRIVILEGE_SETUID, GAIN_SET_ID, ret < 0, false);
+	case COMPAT_SETFSUID16:
+		argument = wide_id(argument);
+		/* fallthrough */
+	case COMPAT_SETFSUID:
+		return set_id_seen_in_kernel ? 0 : leave_fs_user(argument, ret, false);
+	case COMPAT_SETGID16:
+	case COMPAT_SETREGID16:
+	case COMPAT_SETRESGID16:
+	case COMPAT_SETGID:
+	case COMPAT_SETREGID:
+	case COMPAT_SETRESGID:
+		return set_id_seen_in_kernel ? 0 : leave_group(ret < 0);
+	case COMPAT_SETFSGID16:
+		argument = wide_id(argument);
+		/* fallthrough */
+	case COMPAT_SETFSGID:
+		return set_id_seen_in_kernel ? 0 : leave_fs_group(argument, ret);
+	case COMPAT_SETGROUPS16:
+	case COMPAT_SETGROUPS:
+		return leave_group(ret < 0);
+	case COMPAT_CAPSET:
+		return leave(PRIVILEGE_CAPSET, GAIN_CAPSET, ret < 0, false);
+	case COMPAT_UNSHARE:
+		return set_id_seen_in_kernel ? 0 : leave_unshare(argument, ret < 0);
+	}
+	return 0;
+}
+
+/*
+ * tp_btf/sched_prepare_exec, 6.10: the one place where the old and the new
+ * credentials are at hand together, after the kernel has decided and at the
+ * point of no return. Misses: file capabilities on a nosuid mount, which the
+ * kernel does not even read; those of an exec that fails for want of them;
+ * and an exec that dies after this point is counted although it ran nothing.
+ */
+SEC("tp_btf/sched_prepare_exec")
+int BPF_PROG(on_sched_prepare_exec, struct task_struct *task, struct linux_binprm *bprm)
+{
+	return exec(bprm, file_of_credentials(bprm), task->cred, bprm->cred, true);
+}
+
+/* The same as a raw tracepoint, for kernels that refuse programs of type tracing. */
+SEC("raw_tracepoint/sched_prepare_exec")
+int on_raw_sched_prepare_exec(struct bpf_raw_tracepoint_args *raw)
+{
+	struct task_struct *task = (void *)raw->args[0];
+	struct linux_binprm *bprm = (void *)raw->args[1];
+
+	return exec(bprm, file_of_credentials(bprm), BPF_CORE_READ(task, cred), BPF_CORE_READ(bprm, cred), false);
+}
+
+/*
+ * tp_btf/sched_process_exec, 5.5, beside sched_prepare_exec: from here on the
+ * thread is alone, and what was last seen of it can be lowered.
+ */
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_sched_process_exec, struct task_struct *task)
+{
+	return see_after_exec(task, true);
+}
+
+SEC("raw_tracepoint/sched_process_exec")
+int on_raw_sched_process_exec(struct bpf_raw_tracepoint_args *raw)
+{
+	return see_after_exec((void *)raw->args[0], false);
+}
+
+/*
+ * Before 6.10: the exec is over, and the old credentials are guessed from the
+ * real ids. Exact for a process whose effective ids are its real ones. One
+ * that runs with other ids, or has capabilities, is counted again when it
+ * executes a file that would have given it what it has.
+ */
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_sched_process_exec_after, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	exec(bprm, file_of_credentials(bprm), NULL, task->cred, true);
+	return see_after_exec(task, true);
+}
+
+SEC("raw_tracepoint/sched_process_exec")
+int on_raw_sched_process_exec_after(struct bpf_raw_tracepoint_args *raw)
+{
+	struct task_struct *task = (void *)raw->args[0];
+	struct linux_binprm *bprm = (void *)raw->args[2];
+
+	exec(bprm, file_of_credentials(bprm), NULL, BPF_CORE_READ(task, cred), false);
+	return see_after_exec(task, false);
+}
+
+/* Before 5.5: no pointers, so the image of the current task; refused file
+ * capabilities are not seen. */
+SEC("tracepoint/sched/sched_process_exec")
+int on_classic_sched_process_exec(void *classic)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	exec(NULL, BPF_CORE_READ(task, mm, exe_file), NULL, BPF_CORE_READ(task, cred), false);
+	return see_after_exec(task, false);
+}
+
+/*
+ * tp_btf/sched_process_fork, 5.5: a child in a user namespace of its own, by
+ * clone(2) or clone3(2), whose flags no system call tracepoint shows in full.
+ */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_sched_process_fork, struct task_struct *parent, struct task_struct *child)
+{
+	return fork(parent, child, true);
+}
+
+SEC("raw_tracepoint/sched_process_fork")
+int on_raw_sched_process_fork(struct bpf_raw_tracepoint_args *raw)
+{
+	return fork((void *)raw->args[0], (void *)raw->args[1], false);
+}
+
+/* Before 5.5: by clone's flags. */
+SEC("tracepoint/task/task_newtask")
+int on_classic_task_newtask(struct trace_event_raw_task_newtask *newtask)
+{
+	return leave_unshare(newtask->clone_flags, false);
+}
+
+/*
+ * tp_btf/sched_process_exit, 5.5: the last look at a thread's credentials. It
+ * must run before the process probe's program on the same hook, which takes
+ * the group out of the table. Programs run in the order they were attached.
+ */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_sched_process_exit, struct task_struct *task)
+{
+	return exit(task, true);
+}
+
+SEC("raw_tracepoint/sched_process_exit")
+int on_raw_sched_process_exit(struct bpf_raw_tracepoint_args *raw)
+{
+	return exit((void *)raw->args[0], false);
+}
+
+SEC("tracepoint/sched/sched_process_exit")
+int on_classic_sched_process_exit(void *classic)
+{
+	return exit((void *)bpf_get_current_task(), false);
+}

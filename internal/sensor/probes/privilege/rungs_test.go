@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package privilege
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+
+	"security-exporter/internal/bpf/abi"
+	"security-exporter/internal/sensor/probe"
+	"security-exporter/internal/sensor/probes/process"
+	"security-exporter/internal/testkit"
+)
+
+// withRung is the probe with just one rung for a part.
+func withRung(part string, rung int) *probe.Spec {
+	spec := New()
+	for i := range spec.Parts {
+		if spec.Parts[i].Name == part {
+			spec.Parts[i].Rungs = spec.Parts[i].Rungs[rung : rung+1]
+		}
+	}
+	return spec
+}
+
+// Each rung for calls that this kernel takes counts the same. The first must
+// not be missing without a reason: some kernel functions refuse programs, some
+// have no trampolines, some no kprobes.
+func TestCallRungs(t *testing.T) {
+	host := inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	for rung, r := range callRungs() {
+		t.Run(strconv.Itoa(rung)+" "+r.Hook, func(t *testing.T) {
+			shared := probe.NewShared()
+			t.Cleanup(func() { _ = shared.Close() })
+			p := testkit.StartShared(t, host, shared, withRung("calls", rung), cgroup.Only())
+			if !p.Status().Up() {
+				if !strings.HasPrefix(r.Hook, "f") && !strings.HasPrefix(r.Hook, "k") {
+					t.Fatalf("not attached: %+v", p.Status())
+				}
+				t.Skipf("needs a kernel with such hooks: %+v", p.Status())
+			}
+			for _, c := range callCases {
+				if c.name == "seccomp" && !p.Runs("on_exit_setuid") {
+					continue // a call that is never entered is not seen inside the kernel
+				}
+				t.Run(c.name, func(t *testing.T) { checkCalls(t, cgroup, p, c.once, c.each, c.gains, 1) })
+			}
+			w := cgroup.Start(t, "privilege")
+			defer w.Stop()
+			watch := newWatch(t, p)
+			w.Do("child", "50", "unshare")
+			expect(t, watch, counts{"userns": 50})
+		})
+	}
+}
+
+// Children in user namespaces, and the last look, by each kind of tracepoint.
+func TestOtherRungs(t *testing.T) {
+	host := inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	for rung := range 3 {
+		t.Run(strconv.Itoa(rung), func(t *testing.T) {
+			spec := withRung("user namespaces of children", rung)
+			spec.Parts[3] = withRung("last look", rung).Parts[3]
+			shared := probe.NewShared()
+			t.Cleanup(func() { _ = shared.Close() })
+			p := testkit.StartShared(t, host, shared, spec, cgroup.Only())
+			table := testkit.StartShared(t, host, shared, process.New(), cgroup.Only())
+			if !p.Status().Up() {
+				t.Fatalf("not attached: %+v", p.Status())
+			}
+			watch := newWatch(t, p)
+			w := cgroup.Start(t, "privilege")
+			w.Do("child", "50", "clone")
+			w.Stop()
+			expect(t, watch, counts{"userns": 50})
+			w = cgroup.Start(t, "privilege")
+			lower(t, table, w.PID())
+			w.Stop()
+			expect(t, watch, counts{"userns": 50, "other": 1})
+		})
+	}
+}
+
+// Each call and each gain is one event, with what was counted in it.
+func TestEvents(t *testing.T) {
+	host := inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	shared := probe.NewShared()
+	t.Cleanup(func() { _ = shared.Close() })
+	settings := cgroup.Only()
+	settings.Constants["detailed"] = true
+	p := testkit.StartShared(t, host, shared, New(), settings)
+	w := cgroup.Start(t, "privilege")
+	w.Do("calls", "1", "500", "", "setresuid:-1:1000:-1 setresuid:-1:0:-1 !setgid:-1")
+	got := map[abi.Event]int{}
+	for _, event := range drain(t, shared.Map("events")) {
+		if event.Tgid != uint32(w.PID()) {
+			t.Errorf("event of process %d, want %d", event.Tgid, w.PID())
+		}
+		got[abi.Event{Kind: event.Kind, Probe: event.Probe, What: event.What, How: event.How, A: event.A, B: event.B, Euid: event.Euid}]++
+	}
+	call := abi.Event{Kind: uint8(abi.EventPrivilege), Probe: uint8(abi.ProbePrivilege)}
+	drop, raise, refused, gain := call, call, call, call
+	drop.B, drop.Euid = 1000, 1000
+	raise.A = 1000
+	refused.What, refused.How = 1, 1
+	gain.Kind, gain.A = uint8(abi.EventGain), 1000
+	for _, want := range []abi.Event{drop, raise, refused, gain} {
+		if got[want] != 500 {
+			t.Errorf("%d events %+v, want 500", got[want], want)
+		}
+		delete(got, want)
+	}
+	if len(got) > 0 {
+		t.Errorf("events that nobody asked for: %+v", got)
+	}
+	if !p.Status().Up() {
+		t.Errorf("status %+v", p.Status())
+	}
+}
+
+func drain(t *testing.T, ring *ebpf.Map) []abi.Event {
+	t.Helper()
+	reader, err := ringbuf.NewReader(ring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if err := reader.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	var out []abi.Event
+	for {
+		record, err := reader.Read()
+		if errors.Is(err, ringbuf.ErrFlushed) || errors.Is(err, os.ErrDeadlineExceeded) {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var event abi.Event
+		if err := binary.Read(bytes.NewReader(record.RawSample), binary.NativeEndian, &event); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, event)
+	}
+}
