@@ -77,7 +77,7 @@ func TestHostsOracle(t *testing.T) {
 				if rule.action == "allow" || rule.action != "deny" && file == "hosts.allow" {
 					access = "granted"
 				}
-				fmt.Fprintf(&want, "%s line %d|%s|%s|%s\n", file, rule.line, flattenPatterns(rule.services), flatten(rule.hosts), access)
+				fmt.Fprintf(&want, "%s line %d|%s|%s|%s\n", file, rule.line, flattenPatterns(rule.services), flattenPatterns(rule.hosts), access)
 			}
 		}
 		cmd := exec.Command(program, "-v", "-d")
