@@ -132,8 +132,14 @@ func TestListUnitsFails(t *testing.T) {
 		serve func(net.Conn)
 		want  string
 	}{
-		"refused": {func(c net.Conn) { _, _ = io.WriteString(c, "REJECTED EXTERNAL\r\n") }, "refused with"},
-		"endless": {func(c net.Conn) { _, _ = c.Write(bytes.Repeat([]byte("x"), 1<<16)) }, "authentication"},
+		"refused": {func(c net.Conn) {
+			_, _ = bufio.NewReader(c).ReadString('\n')
+			_, _ = io.WriteString(c, "REJECTED EXTERNAL\r\n")
+		}, "refused with"},
+		"endless": {func(c net.Conn) {
+			_, _ = bufio.NewReader(c).ReadString('\n')
+			_, _ = c.Write(bytes.Repeat([]byte("x"), 1<<16))
+		}, "authentication"},
 		"error": {func(c net.Conn) {
 			call, _ := acceptDBus(t, c)
 			r := reply(call, "denied")

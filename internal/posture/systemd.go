@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"security-exporter/internal/hostfs"
 )
@@ -26,6 +27,10 @@ type unitActivity struct {
 	load, active, sub string
 }
 
+// managerTimeout is how long each of the two sockets may take: both together
+// leave time for the control groups.
+const managerTimeout = 3 * time.Second
+
 // listUnits returns the loaded units by name. ErrNotExist means that there is
 // no socket.
 func listUnits(ctx context.Context, root *hostfs.Tree) (map[string]unitActivity, error) {
@@ -39,11 +44,15 @@ func listUnits(ctx context.Context, root *hostfs.Tree) (map[string]unitActivity,
 		return units, nil
 	case errors.Is(errBus, hostfs.ErrNotExist):
 		return nil, err
+	case errors.Is(err, hostfs.ErrNotExist):
+		return nil, errBus
 	}
-	return nil, errBus
+	return nil, errors.Join(err, errBus)
 }
 
 func listUnitsAt(ctx context.Context, root *hostfs.Tree, socket string, bus bool) (map[string]unitActivity, error) {
+	ctx, cancel := context.WithTimeout(ctx, managerTimeout)
+	defer cancel()
 	var conn net.Conn
 	err := root.Handle(ctx, socket, func(procPath string) (err error) {
 		var d net.Dialer
