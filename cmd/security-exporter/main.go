@@ -3,9 +3,10 @@
 // Command security-exporter exports the security of a Linux host as
 // Prometheus metrics.
 //
-// It exits with 0 after --help, --version, SIGTERM or SIGINT, with 1 when it
-// cannot serve (a port in use) or cannot stop in time, and with 2 for a bad
-// flag or configuration file. A second signal ends it at once.
+// It exits with 0 after --help, --version, SIGTERM or SIGINT, with 2 for a bad
+// flag or configuration file or an address that is in use, before anything is
+// loaded, and with 1 when it fails later or cannot stop in time. A second
+// signal ends it at once.
 package main
 
 import (
@@ -86,7 +87,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
-		return 1
+		return 2
 	}
 	logger.Info("Started", "version", buildinfo.Version(), "revision", buildinfo.Revision())
 

@@ -32,7 +32,7 @@ func TestRunExitCodes(t *testing.T) {
 		{[]string{"--version"}, 0, "security-exporter ", ""},
 		{[]string{"--help"}, 0, "usage: security-exporter", ""},
 		{[]string{"--log.level=loud"}, 2, "", "security-exporter: --log.level=loud: want debug, info, warn, error\n"},
-		{[]string{"--web.listen-address=" + taken.Addr().String()}, 1, "", "security-exporter: cannot serve: listen tcp " + taken.Addr().String() + ": bind: address already in use\n"},
+		{[]string{"--web.listen-address=" + taken.Addr().String()}, 2, "", "security-exporter: cannot serve: listen tcp " + taken.Addr().String() + ": bind: address already in use\n"},
 	} {
 		var stdout, stderr strings.Builder
 		code := run(t.Context(), c.args, &stdout, &stderr)

@@ -111,8 +111,8 @@ func TestPortInUse(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	second := launch(t, "--web.listen-address="+p.addr)
-	if code := second.wait(t, 5*time.Second); code != 1 {
-		t.Errorf("exit code %d, want 1", code)
+	if code := second.wait(t, 5*time.Second); code != 2 {
+		t.Errorf("exit code %d, want 2", code)
 	}
 	want := fmt.Sprintf("security-exporter: cannot serve: listen tcp %s: bind: address already in use\n", p.addr)
 	if got := second.stderr(); got != want {

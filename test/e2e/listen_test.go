@@ -118,7 +118,7 @@ func TestSocketActivation(t *testing.T) {
 	}
 
 	alone := launch(t, "--web.systemd-socket")
-	if code := alone.wait(t, 5*time.Second); code != 1 || !strings.HasSuffix(alone.stderr(), "security-exporter: cannot serve: no socket activation file descriptors found\n") {
+	if code := alone.wait(t, 5*time.Second); code != 2 || !strings.HasSuffix(alone.stderr(), "security-exporter: cannot serve: no socket activation file descriptors found\n") {
 		t.Errorf("without a socket: exit code %d\n%s", code, alone.stderr())
 	}
 }

@@ -95,7 +95,7 @@ func changeRungs() []probe.Rung {
 				"on_security_inode_rename", "on_vfs_rename", "on_security_inode_unlink", "on_vfs_unlink",
 				"on_notify_change", "on_notify_change_exit",
 			},
-			Requires: parameters("vfs_rename", 1),
+			Requires: renameParameters(1),
 		},
 		{
 			Hook: "fexit/vfs_rename",
@@ -103,7 +103,7 @@ func changeRungs() []probe.Rung {
 				"on_security_inode_rename", "on_vfs_rename_v5_4", "on_security_inode_unlink", "on_vfs_unlink_v5_4",
 				"on_notify_change_v5_4", "on_notify_change_exit_v5_4",
 			},
-			Requires: parameters("vfs_rename", 6),
+			Requires: renameParameters(6),
 		},
 		{
 			Hook: "kprobe/vfs_rename",
@@ -111,7 +111,7 @@ func changeRungs() []probe.Rung {
 				"on_kprobe_security_inode_rename", "on_kretprobe_vfs_rename", "on_kprobe_security_inode_unlink",
 				"on_kretprobe_vfs_unlink", "on_kprobe_notify_change", "on_kretprobe_notify_change",
 			},
-			Requires: parameters("vfs_rename", 1),
+			Requires: renameParameters(1),
 		},
 		{
 			Hook: "kprobe/vfs_rename",
@@ -119,7 +119,7 @@ func changeRungs() []probe.Rung {
 				"on_kprobe_security_inode_rename", "on_kretprobe_vfs_rename", "on_kprobe_security_inode_unlink",
 				"on_kretprobe_vfs_unlink", "on_kprobe_notify_change_v5_4", "on_kretprobe_notify_change",
 			},
-			Requires: parameters("vfs_rename", 6),
+			Requires: renameParameters(6),
 		},
 		{
 			Hook: "tp_btf/inode_set_ctime_to_ts",
@@ -147,10 +147,12 @@ func unlessTrampolines(p *probe.Probe) error {
 	return nil
 }
 
-func parameters(function string, n int) func(*probe.Host) error {
+// renameParameters: vfs_rename takes one struct since 5.12; vfs_unlink and
+// notify_change got a mount's id map in the same release.
+func renameParameters(n int) func(*probe.Host) error {
 	return func(h *probe.Host) error {
-		if got := h.FunctionParams(function); got != n {
-			return fmt.Errorf("%w: %s has %d parameters, not %d", probe.ErrHookMissing, function, got, n)
+		if got := h.FunctionParams("vfs_rename"); got != n {
+			return fmt.Errorf("%w: vfs_rename has %d parameters, not %d", probe.ErrHookMissing, got, n)
 		}
 		return nil
 	}
