@@ -15,6 +15,8 @@ import (
 	"security-exporter/internal/config"
 	"security-exporter/internal/metric"
 	"security-exporter/internal/metric/metrictest"
+	"security-exporter/internal/posture"
+	"security-exporter/internal/registry"
 	"security-exporter/internal/sensor"
 )
 
@@ -35,12 +37,13 @@ func sections() []metric.Section {
 				"whether a zero means that nothing happened. What each probe cannot see is in [hooks.md](hooks.md).",
 			Metrics: sensor.Metrics(),
 		},
+		{
+			Title: "Posture",
+			Text: "Always on. Where each value comes from, and what it does not see, is in [posture.md](posture.md); the checks are in\n" +
+				"[checks.md](checks.md). `--no-collector.legacy-names` leaves out the names of the earlier exporter.",
+			Metrics: posture.Metrics(),
+		},
 	}
-}
-
-// known is what main hands to the flags.
-func known() config.Known {
-	return config.Known{Probes: sensor.Names()}
 }
 
 const generated = "<!-- Generated from the code by `make docs`; do not edit. -->\n\n"
@@ -64,7 +67,7 @@ func TestFlagsPage(t *testing.T) {
 	b.WriteString(generated + "# Flags\n\n" +
 		"`-flag`, `--flag`, `--flag=true`, `--flag=false` and `--no-flag` all work; a value follows `=` or comes as\n" +
 		"the next argument. A bad value is one line on stderr and exit code 2, before anything is loaded.\n\n")
-	if err := config.WriteFlags(&b, known()); err != nil {
+	if err := config.WriteFlags(&b, registry.Known()); err != nil {
 		t.Fatal(err)
 	}
 	if err := golden("flags.md", b.Bytes(), *update); err != nil {

@@ -15,7 +15,7 @@ func TestLive(t *testing.T) {
 	t.Parallel()
 	r := mustNew(t)
 	r.Start(t.Context())
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	select {
 	case <-r.Ready():
 	case <-time.After(30 * time.Second):
@@ -38,7 +38,7 @@ func BenchmarkScrape(b *testing.B) {
 		b.Fatal(err)
 	}
 	r.Start(b.Context())
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	<-r.Ready()
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(r)

@@ -30,6 +30,12 @@ const (
 	unknownProcess = "unknown"
 )
 
+// PortStates are the values of Settings.PortStates, the default first.
+func PortStates() []string {
+	states := slices.DeleteFunc(tcpStates(), func(s string) bool { return s == "LISTEN" })
+	return slices.Insert(states, 0, "LISTEN")
+}
+
 // tcpStates are the states of Settings.PortStates in the kernel's order from
 // 1 on. NEW_SYN_RECV, 12, is reported as SYN_RECV.
 func tcpStates() []string {

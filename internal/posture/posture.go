@@ -109,6 +109,9 @@ type Options struct {
 	Enabled map[string]bool
 	// LegacyNames keeps the fixed names of the earlier exporter.
 	LegacyNames bool
+	// FirstScrape is how long after New a scrape waits for the first run of
+	// every collector, so that it has all series; 0 is not at all.
+	FirstScrape time.Duration
 	Settings    Settings
 }
 

@@ -26,6 +26,8 @@ type Runner struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	ready  chan struct{}
+	// patience ends when scrapes no longer wait for ready.
+	patience time.Time
 }
 
 // New prepares a Runner. It fails on a collector name that does not exist.
@@ -44,7 +46,7 @@ func newRunner(o Options, specs []Spec) (*Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Runner{log: o.Log, self: newSelf(specs), ready: make(chan struct{})}
+	r := &Runner{log: o.Log, self: newSelf(specs), ready: make(chan struct{}), patience: time.Now().Add(o.FirstScrape)}
 	byFile := make(map[string][]func())
 	for _, s := range specs {
 		s.defaults()
@@ -115,16 +117,17 @@ func (r *Runner) Start(ctx context.Context) {
 }
 
 // Ready is closed when the first run of every collector has ended or has been
-// given up. Waiting a second for it before listening gives the first scrape
-// all series; no scrape ever waits for it.
+// given up.
 func (r *Runner) Ready() <-chan struct{} { return r.ready }
 
-// Close stops the collectors. A run that hangs is left behind.
-func (r *Runner) Close() {
+// Close stops the collectors. A run that hangs is left behind. There is no
+// error that it could return.
+func (r *Runner) Close() error {
 	if r.cancel != nil {
 		r.cancel()
 		r.wg.Wait()
 	}
+	return nil
 }
 
 // Describe sends the descriptor of every metric.
@@ -134,8 +137,15 @@ func (r *Runner) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect sends the last snapshots. It reads memory only.
+// Collect sends the last snapshots. It reads memory only, and waits for
+// nothing but the first snapshots within Options.FirstScrape.
 func (r *Runner) Collect(ch chan<- prometheus.Metric) {
+	if left := time.Until(r.patience); left > 0 {
+		select {
+		case <-r.ready:
+		case <-time.After(left):
+		}
+	}
 	own := metric.NewBatch(0)
 	now := time.Now()
 	for _, j := range r.jobs {

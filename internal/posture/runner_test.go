@@ -94,7 +94,7 @@ func TestOutcomes(t *testing.T) {
 		expect(t, before, map[string]float64{"collector_last_success_timestamp_seconds{fine}": 0, "series_dropped_total{fine}": 0})
 
 		r.Start(t.Context())
-		defer r.Close()
+		defer func() { _ = r.Close() }()
 		<-r.Ready()
 		now := float64(time.Now().Unix())
 		got := scrape(t, r)
@@ -133,7 +133,7 @@ func TestHungCollector(t *testing.T) {
 		other.Interval = 10 * time.Second
 		r := testRunner(t, Options{}, hang, other)
 		r.Start(t.Context())
-		defer r.Close()
+		defer func() { _ = r.Close() }()
 		time.Sleep(5 * time.Second)
 		expect(t, scrape(t, r), map[string]float64{"scrape_collector_success{hangs}": 1, "hangs{a}": 1})
 		time.Sleep(10 * time.Second)
@@ -169,7 +169,7 @@ func TestHungFirstRun(t *testing.T) {
 		if d := time.Since(started); d > 2*time.Second {
 			t.Errorf("ready after %s", d)
 		}
-		r.Close()
+		_ = r.Close()
 	})
 }
 
@@ -185,7 +185,7 @@ func TestInterval(t *testing.T) {
 		r := testRunner(t, Options{}, s)
 		r.Start(t.Context())
 		time.Sleep(time.Hour)
-		r.Close()
+		_ = r.Close()
 		if n := len(starts); n < 33 || n > 41 {
 			t.Errorf("%d runs in an hour", n)
 		}
@@ -210,7 +210,7 @@ func TestSeriesCap(t *testing.T) {
 		s.MaxSeries, s.Interval = 10, time.Hour
 		r := testRunner(t, Options{}, s)
 		r.Start(t.Context())
-		defer r.Close()
+		defer func() { _ = r.Close() }()
 		<-r.Ready()
 		got := scrape(t, r)
 		expect(t, got, map[string]float64{"series_dropped_total{many}": 2, "many{9}": 1})
@@ -238,7 +238,7 @@ func TestLegacyNames(t *testing.T) {
 		if _, ok := got["old{}"]; ok != legacy || got["new{}"] != 1 {
 			t.Errorf("legacy %v: %v", legacy, got)
 		}
-		r.Close()
+		_ = r.Close()
 	}
 }
 

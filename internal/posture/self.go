@@ -26,7 +26,7 @@ func newSelf(specs []Spec) *self {
 	slices.Sort(s.files)
 	s.files = slices.Compact(s.files)
 
-	collector := metric.Closed("collector", names...)
+	collector := closedIfAny("collector", "Name of the collector.", names)
 	s.success = metric.NewState("linux_security_scrape_collector_success",
 		"Whether the last run of the collector read all it wanted; a host that has no such thing counts as success. Absent before the first run has ended.",
 		collector)
@@ -41,8 +41,17 @@ func newSelf(specs []Spec) *self {
 		collector)
 	s.changes = metric.New(metric.Counter, "linux_security_config_changes_total",
 		"Changes seen since the start in a file or group of files that a collector depends on; those within 0.3 seconds count once.",
-		metric.Closed("file", s.files...))
+		closedIfAny("file", "File or group of files.", s.files))
 	return s
+}
+
+// closedIfAny is a closed label, or an open one that has no values because all
+// collectors are off.
+func closedIfAny(name, help string, values []string) metric.Label {
+	if len(values) == 0 {
+		return metric.Open(name, help)
+	}
+	return metric.Closed(name, values...)
 }
 
 func (s *self) table() []*metric.Metric {

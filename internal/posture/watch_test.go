@@ -34,7 +34,7 @@ func watch(t *testing.T, setup func(dir string), files ...string) *watched {
 	s.Watch, s.Interval = files, time.Hour
 	w.r = testRunner(t, Options{Root: hostfs.New(hostfs.Paths{Rootfs: w.dir})}, s)
 	w.r.Start(t.Context())
-	t.Cleanup(w.r.Close)
+	t.Cleanup(func() { _ = w.r.Close() })
 	w.expectRun(t, "the start")
 	return w
 }
