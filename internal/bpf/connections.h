@@ -226,14 +226,18 @@ static __always_inline void closed(const struct sock *sk, int oldstate, const bo
 		bpf_map_delete_elem(&callers, &key);
 }
 
+/* Most changes tell nothing: asked first, before the socket is looked at. */
+static __always_inline bool is_of_interest(int oldstate, int newstate)
+{
+	return newstate == TCP_ESTABLISHED || newstate == TCP_CLOSE ||
+	       (newstate == TCP_SYN_RECV && oldstate == TCP_SYN_SENT) || (detailed && newstate == TCP_SYN_SENT);
+}
+
 /* A state change. It is told before it is made. */
 static __always_inline int state_changes(const struct sock *sk, int oldstate, int newstate, const bool btf)
 {
-	bool matters = newstate == TCP_ESTABLISHED || newstate == TCP_CLOSE ||
-		       (newstate == TCP_SYN_RECV && oldstate == TCP_SYN_SENT) ||
-		       (detailed && newstate == TCP_SYN_SENT);
-
-	if (!matters || (btf ? sk->sk_protocol : socket_protocol(sk)) != IPPROTO_TCP || !in_netns(sk))
+	if (!is_of_interest(oldstate, newstate) || (btf ? sk->sk_protocol : socket_protocol(sk)) != IPPROTO_TCP ||
+	    !in_netns(sk))
 		return 0;
 	if (newstate == TCP_ESTABLISHED)
 		connected(sk, oldstate);

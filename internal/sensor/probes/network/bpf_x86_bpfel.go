@@ -25,6 +25,7 @@ const (
 	bpfMapEventsTotal                = "events_total"
 	bpfMapFlowBalance                = "flow_balance"
 	bpfMapFlows                      = "flows"
+	bpfMapGuards                     = "guards"
 	bpfMapListeners                  = "listeners"
 	bpfMapMapEvictions               = "map_evictions"
 	bpfMapPending                    = "pending"
@@ -33,6 +34,7 @@ const (
 	bpfMapTcpActive                  = "tcp_active"
 	bpfProgCountFlows                = "count_flows"
 	bpfProgFillSockets               = "fill_sockets"
+	bpfProgFindGuard                 = "find_guard"
 	bpfProgOnClassicInetSockSetState = "on_classic_inet_sock_set_state"
 	bpfProgOnConnect4                = "on_connect4"
 	bpfProgOnConnect6                = "on_connect6"
@@ -41,6 +43,7 @@ const (
 	bpfProgOnEnterUdpv6Sendmsg       = "on_enter_udpv6_sendmsg"
 	bpfProgOnExitUdpSendmsg          = "on_exit_udp_sendmsg"
 	bpfProgOnExitUdpv6Sendmsg        = "on_exit_udpv6_sendmsg"
+	bpfProgOnHeldUpInetSockSetState  = "on_held_up_inet_sock_set_state"
 	bpfProgOnInetSockSetState        = "on_inet_sock_set_state"
 	bpfProgOnRawInetSockSetState     = "on_raw_inet_sock_set_state"
 	bpfProgOnRecvmsg4                = "on_recvmsg4"
@@ -58,6 +61,8 @@ const (
 	bpfProgOnUdpv6Sendmsg            = "on_udpv6_sendmsg"
 	bpfVarBudgetPerWindow            = "budget_per_window"
 	bpfVarDetailed                   = "detailed"
+	bpfVarGuardDistance              = "guard_distance"
+	bpfVarGuardedProgram             = "guarded_program"
 	bpfVarOnlyCgroup                 = "only_cgroup"
 	bpfVarOnlyNetns                  = "only_netns"
 	bpfVarRings                      = "rings"
@@ -108,6 +113,7 @@ type bpfSpecs struct {
 type bpfProgramSpecs struct {
 	CountFlows                *ebpf.ProgramSpec `ebpf:"count_flows"`
 	FillSockets               *ebpf.ProgramSpec `ebpf:"fill_sockets"`
+	FindGuard                 *ebpf.ProgramSpec `ebpf:"find_guard"`
 	OnClassicInetSockSetState *ebpf.ProgramSpec `ebpf:"on_classic_inet_sock_set_state"`
 	OnConnect4                *ebpf.ProgramSpec `ebpf:"on_connect4"`
 	OnConnect6                *ebpf.ProgramSpec `ebpf:"on_connect6"`
@@ -116,6 +122,7 @@ type bpfProgramSpecs struct {
 	OnEnterUdpv6Sendmsg       *ebpf.ProgramSpec `ebpf:"on_enter_udpv6_sendmsg"`
 	OnExitUdpSendmsg          *ebpf.ProgramSpec `ebpf:"on_exit_udp_sendmsg"`
 	OnExitUdpv6Sendmsg        *ebpf.ProgramSpec `ebpf:"on_exit_udpv6_sendmsg"`
+	OnHeldUpInetSockSetState  *ebpf.ProgramSpec `ebpf:"on_held_up_inet_sock_set_state"`
 	OnInetSockSetState        *ebpf.ProgramSpec `ebpf:"on_inet_sock_set_state"`
 	OnRawInetSockSetState     *ebpf.ProgramSpec `ebpf:"on_raw_inet_sock_set_state"`
 	OnRecvmsg4                *ebpf.ProgramSpec `ebpf:"on_recvmsg4"`
@@ -146,6 +153,7 @@ type bpfMapSpecs struct {
 	EventsTotal       *ebpf.MapSpec `ebpf:"events_total"`
 	FlowBalance       *ebpf.MapSpec `ebpf:"flow_balance"`
 	Flows             *ebpf.MapSpec `ebpf:"flows"`
+	Guards            *ebpf.MapSpec `ebpf:"guards"`
 	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
 	MapEvictions      *ebpf.MapSpec `ebpf:"map_evictions"`
 	Pending           *ebpf.MapSpec `ebpf:"pending"`
@@ -160,6 +168,8 @@ type bpfMapSpecs struct {
 type bpfVariableSpecs struct {
 	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
 	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
+	GuardDistance   *ebpf.VariableSpec `ebpf:"guard_distance"`
+	GuardedProgram  *ebpf.VariableSpec `ebpf:"guarded_program"`
 	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
 	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
 	Rings           *ebpf.VariableSpec `ebpf:"rings"`
@@ -195,6 +205,7 @@ type bpfMaps struct {
 	EventsTotal       *ebpf.Map `ebpf:"events_total"`
 	FlowBalance       *ebpf.Map `ebpf:"flow_balance"`
 	Flows             *ebpf.Map `ebpf:"flows"`
+	Guards            *ebpf.Map `ebpf:"guards"`
 	Listeners         *ebpf.Map `ebpf:"listeners"`
 	MapEvictions      *ebpf.Map `ebpf:"map_evictions"`
 	Pending           *ebpf.Map `ebpf:"pending"`
@@ -214,6 +225,7 @@ func (m *bpfMaps) Close() error {
 		m.EventsTotal,
 		m.FlowBalance,
 		m.Flows,
+		m.Guards,
 		m.Listeners,
 		m.MapEvictions,
 		m.Pending,
@@ -229,6 +241,8 @@ func (m *bpfMaps) Close() error {
 type bpfVariables struct {
 	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
 	Detailed        *ebpf.Variable `ebpf:"detailed"`
+	GuardDistance   *ebpf.Variable `ebpf:"guard_distance"`
+	GuardedProgram  *ebpf.Variable `ebpf:"guarded_program"`
 	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
 	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
 	Rings           *ebpf.Variable `ebpf:"rings"`
@@ -241,6 +255,7 @@ type bpfVariables struct {
 type bpfPrograms struct {
 	CountFlows                *ebpf.Program `ebpf:"count_flows"`
 	FillSockets               *ebpf.Program `ebpf:"fill_sockets"`
+	FindGuard                 *ebpf.Program `ebpf:"find_guard"`
 	OnClassicInetSockSetState *ebpf.Program `ebpf:"on_classic_inet_sock_set_state"`
 	OnConnect4                *ebpf.Program `ebpf:"on_connect4"`
 	OnConnect6                *ebpf.Program `ebpf:"on_connect6"`
@@ -249,6 +264,7 @@ type bpfPrograms struct {
 	OnEnterUdpv6Sendmsg       *ebpf.Program `ebpf:"on_enter_udpv6_sendmsg"`
 	OnExitUdpSendmsg          *ebpf.Program `ebpf:"on_exit_udp_sendmsg"`
 	OnExitUdpv6Sendmsg        *ebpf.Program `ebpf:"on_exit_udpv6_sendmsg"`
+	OnHeldUpInetSockSetState  *ebpf.Program `ebpf:"on_held_up_inet_sock_set_state"`
 	OnInetSockSetState        *ebpf.Program `ebpf:"on_inet_sock_set_state"`
 	OnRawInetSockSetState     *ebpf.Program `ebpf:"on_raw_inet_sock_set_state"`
 	OnRecvmsg4                *ebpf.Program `ebpf:"on_recvmsg4"`
@@ -270,6 +286,7 @@ func (p *bpfPrograms) Close() error {
 	return _BpfClose(
 		p.CountFlows,
 		p.FillSockets,
+		p.FindGuard,
 		p.OnClassicInetSockSetState,
 		p.OnConnect4,
 		p.OnConnect6,
@@ -278,6 +295,7 @@ func (p *bpfPrograms) Close() error {
 		p.OnEnterUdpv6Sendmsg,
 		p.OnExitUdpSendmsg,
 		p.OnExitUdpv6Sendmsg,
+		p.OnHeldUpInetSockSetState,
 		p.OnInetSockSetState,
 		p.OnRawInetSockSetState,
 		p.OnRecvmsg4,

@@ -9,6 +9,7 @@
 #include "connections.h"
 #include "counters.h"
 #include "flows.h"
+#include "guard.h"
 #include "remote.h"
 #include "scope.h"
 #include <bpf/bpf_core_read.h>
@@ -22,9 +23,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
  * whoever causes it: a call, a packet or a timer. Not the calls: they say
  * nothing of who was refused or reset. Misses: a server socket with TCP Fast
  * Open that is closed before the handshake ends, since it is never
- * established; changes inside an interrupt that hit this program on the same
- * CPU (events_lost_total, reason recursion). A subflow of MPTCP is a TCP
- * connection; a connection restored with TCP_REPAIR is a new `out`.
+ * established. A subflow of MPTCP is a TCP connection; a connection restored
+ * with TCP_REPAIR is a new `out`.
  */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_inet_sock_set_state, const struct sock *sk, int oldstate, int newstate)
@@ -32,7 +32,32 @@ int BPF_PROG(on_inet_sock_set_state, const struct sock *sk, int oldstate, int ne
 	return state_changes(sk, oldstate, newstate, true);
 }
 
-/* The same as a raw tracepoint, 4.17, where programs of type tracing are refused. */
+/*
+ * The same again: takes over the changes in an interrupt that hit the program
+ * above, since 6.1 (guard.h). Before, nothing is held up.
+ */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_held_up_inet_sock_set_state, const struct sock *sk, int oldstate, int newstate)
+{
+	if (!is_of_interest(oldstate, newstate) || !is_held_up())
+		return 0;
+	return state_changes(sk, oldstate, newstate, true);
+}
+
+/* iter/bpf_prog, 5.9, once: only here a program can look at another. */
+SEC("iter/bpf_prog")
+int find_guard(struct bpf_iter__bpf_prog *ctx)
+{
+	if (ctx->prog)
+		find_guard_of(ctx->prog);
+	return 0;
+}
+
+/*
+ * The same as a raw tracepoint, 4.17, where programs of type tracing are
+ * refused. Misses, since 6.1: changes in an interrupt that hits this program
+ * (events_lost_total, reason recursion).
+ */
 SEC("raw_tracepoint/inet_sock_set_state")
 int on_raw_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
 {
