@@ -75,6 +75,24 @@ func TestFlagsPage(t *testing.T) {
 	}
 }
 
+func TestChecksPage(t *testing.T) {
+	var b bytes.Buffer
+	b.WriteString(generated + "# Checks\n\n" +
+		"Each row is one check of the collector `checks`. `linux_security_check_passed{check,section}` is 1 if the sentence\n" +
+		"holds and 0 if not; there is no series where the host has no such thing. `check_error` is 1 if something could not be\n" +
+		"read: a finding is certain then, a pass is not and is left out. The ids are keys of `checks.waive` in the configuration\n" +
+		"file ([config.example.yml](config.example.yml)). For sshd, a bad value inside of a `Match` block fails the check too. An\n" +
+		"account counts as one with a password if its hash is there and not locked. What `sysctl.expect` of the configuration\n" +
+		"file names is expected in the checks of the kernel as well.\n\n" +
+		"| check | section | what a pass means |\n|---|---|---|\n")
+	for _, c := range posture.Checks() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", c.ID, c.Section, c.Help)
+	}
+	if err := golden("checks.md", b.Bytes(), *update); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMetricNames(t *testing.T) {
 	var all []*metric.Metric
 	for _, s := range sections() {

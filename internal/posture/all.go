@@ -27,5 +27,6 @@ func collectors() []Spec {
 		fileModesCollector(),
 		timeCollector(),
 		coreDumpsCollector(),
+		checksCollector(),
 	}
 }

@@ -71,8 +71,8 @@ func (c *audit) collect(ctx context.Context, in *Input, out *metric.Batch) error
 	}
 	state, err := c.query(ctx)
 	switch {
-	case errors.Is(err, unix.EPROTONOSUPPORT):
-		return fmt.Errorf("%w: the kernel has no audit support", ErrNotApplicable)
+	case errors.Is(auditUnsupported(err), ErrNotApplicable):
+		return auditUnsupported(err)
 	case err != nil:
 		problems = append(problems, err, c.fallback(ctx, in, out))
 		if known {
@@ -85,6 +85,15 @@ func (c *audit) collect(ctx context.Context, in *Input, out *metric.Batch) error
 		c.add(out, state)
 	}
 	return Partial(errors.Join(problems...))
+}
+
+// auditUnsupported makes of the error of a kernel without audit support that
+// there is nothing to look at.
+func auditUnsupported(err error) error {
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return fmt.Errorf("%w: the kernel has no audit support", ErrNotApplicable)
+	}
+	return err
 }
 
 func (c *audit) add(out *metric.Batch, s *auditState) {

@@ -54,7 +54,7 @@ func coreDumpsCollector() Spec {
 				out.Bool(limited, zero)
 			}
 			if strings.HasPrefix(pattern, "|") && strings.Contains(pattern, "systemd-coredump") {
-				storage, err := readCoredumpStorage(ctx, in.Rootfs)
+				storage, err := readSystemdStorage(ctx, in.Rootfs, "coredump.conf", "Coredump")
 				problems = append(problems, err)
 				if err == nil {
 					out.Bool(stored, !strings.EqualFold(storage, "none"))
@@ -105,14 +105,14 @@ func parseCoreLimit(r io.Reader, zero bool) (bool, error) {
 	return zero, lines.Err()
 }
 
-// readCoredumpStorage returns Storage= of coredump.conf, "" if it is not set.
-// Drop-ins come after the file, sorted by name over all directories; of two
+// readSystemdStorage returns Storage= of a section of coredump.conf or
+// journald.conf, "" if it is not set. Drop-ins come after the file, sorted by name over all directories; of two
 // with one name the one in the first directory counts.
-func readCoredumpStorage(ctx context.Context, root *hostfs.Tree) (string, error) {
+func readSystemdStorage(ctx context.Context, root *hostfs.Tree, file, section string) (string, error) {
 	files := make([]string, 0, 1)
 	dropIns := make(map[string]string)
 	for _, dir := range coredumpDirs {
-		main := dir + "/coredump.conf"
+		main := dir + "/" + file
 		if _, err := root.Stat(ctx, main); err == nil && len(files) == 0 {
 			files = append(files, main)
 		} else if err != nil && !errors.Is(err, hostfs.ErrNotExist) {
@@ -144,15 +144,15 @@ func readCoredumpStorage(ctx context.Context, root *hostfs.Tree) (string, error)
 		if err != nil {
 			return "", err
 		}
-		if storage, err = parseCoredumpStorage(bytes.NewReader(b), storage); err != nil {
+		if storage, err = parseSystemdStorage(bytes.NewReader(b), section, storage); err != nil {
 			return "", err
 		}
 	}
 	return storage, nil
 }
 
-// parseCoredumpStorage reads Storage= of the section Coredump.
-func parseCoredumpStorage(r io.Reader, storage string) (string, error) {
+// parseSystemdStorage reads Storage= of a section.
+func parseSystemdStorage(r io.Reader, in, storage string) (string, error) {
 	section := ""
 	lines := configLines(r)
 	for lines.Scan() {
@@ -161,7 +161,7 @@ func parseCoredumpStorage(r io.Reader, storage string) (string, error) {
 			section = line
 		}
 		key, value, ok := strings.Cut(line, "=")
-		if ok && section == "[Coredump]" && strings.TrimSpace(key) == "Storage" {
+		if ok && section == "["+in+"]" && strings.TrimSpace(key) == "Storage" {
 			storage = strings.TrimSpace(value)
 		}
 	}

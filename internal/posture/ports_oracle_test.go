@@ -73,13 +73,13 @@ func TestPortsOracle(t *testing.T) {
 			}}
 			if strings.HasPrefix(network, "udp") {
 				c, err := config.ListenPacket(context.Background(), network, addr)
-				if check(t, err) {
+				if noError(t, err) {
 					open = append(open, func() { _ = c.Close() })
 				}
 				return
 			}
 			l, err := config.Listen(context.Background(), network, addr)
-			if check(t, err) {
+			if noError(t, err) {
 				open = append(open, func() { _ = l.Close() })
 			}
 		}
@@ -100,11 +100,11 @@ func TestPortsOracle(t *testing.T) {
 		}
 		open = append(open, mappedListener(t, 1011))
 		client, err := net.Dial("tcp", "127.0.0.1:1001")
-		if check(t, err) {
+		if noError(t, err) {
 			open = append(open, func() { _ = client.Close() })
 		}
 		connected, err := net.Dial("udp", "127.0.0.2:1001")
-		if check(t, err) {
+		if noError(t, err) {
 			open = append(open, func() { _ = connected.Close() })
 		}
 		stop := hostileListener(t)
@@ -112,7 +112,7 @@ func TestPortsOracle(t *testing.T) {
 
 		batch := metric.NewBatch(portsMaxSeries)
 		spec := portsCollector()
-		check(t, spec.Collect(t.Context(), fixtureInput("/", Settings{}), batch))
+		noError(t, spec.Collect(t.Context(), fixtureInput("/", Settings{}), batch))
 		var got, sharers, total []string
 		for _, f := range gather(t, batchCollector{spec.Metrics, batch}) {
 			for _, m := range f.GetMetric() {
@@ -157,7 +157,7 @@ func cmpOr(errs ...error) error {
 	return nil
 }
 
-func check(t testing.TB, err error) bool {
+func noError(t testing.TB, err error) bool {
 	t.Helper()
 	if err != nil {
 		t.Error(err)
@@ -170,10 +170,10 @@ func check(t testing.TB, err error) bool {
 func mappedListener(t *testing.T, port int) func() {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	check(t, err)
-	check(t, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0))
-	check(t, unix.Bind(fd, &unix.SockaddrInet6{Port: port, Addr: netip.MustParseAddr("::ffff:127.0.0.1").As16()}))
-	check(t, unix.Listen(fd, 1))
+	noError(t, err)
+	noError(t, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0))
+	noError(t, unix.Bind(fd, &unix.SockaddrInet6{Port: port, Addr: netip.MustParseAddr("::ffff:127.0.0.1").As16()}))
+	noError(t, unix.Listen(fd, 1))
 	return func() { _ = unix.Close(fd) }
 }
 
@@ -186,10 +186,10 @@ open("/proc/self/comm", "wb").write(b"e\xffil\n{}")
 s = socket.socket(); s.bind(("127.0.0.1", 1007)); s.listen()
 print("ready", flush=True); sys.stdin.read()`)
 	in, err := cmd.StdinPipe()
-	check(t, err)
+	noError(t, err)
 	out, err := cmd.StdoutPipe()
-	check(t, err)
-	if !check(t, cmd.Start()) {
+	noError(t, err)
+	if !noError(t, cmd.Start()) {
 		return func() {}
 	}
 	if _, err := out.Read(make([]byte, 8)); err != nil {
@@ -205,7 +205,7 @@ print("ready", flush=True); sys.stdin.read()`)
 func ssListeners(t *testing.T) []string {
 	t.Helper()
 	out, err := exec.Command("ss", "-H", "-lntup").Output()
-	check(t, err)
+	noError(t, err)
 	users := regexp.MustCompile(`users:\(\("(.*?)",pid=`)
 	var list []string
 	for line := range strings.Lines(strings.ReplaceAll(string(out), "\n{}", "\x01{}")) {
@@ -286,12 +286,12 @@ print("ready", flush=True); sys.stdin.read()
 for p in kids: os.kill(p, 9)
 for p in kids: os.waitpid(p, 0)`)
 		in, err := cmd.StdinPipe()
-		check(b, err)
+		noError(b, err)
 		out, err := cmd.StdoutPipe()
-		check(b, err)
-		check(b, cmd.Start())
+		noError(b, err)
+		noError(b, cmd.Start())
 		_, err = out.Read(make([]byte, 8))
-		check(b, err)
+		noError(b, err)
 		defer func() {
 			_ = in.Close()
 			_ = cmd.Wait()
@@ -311,7 +311,7 @@ for p in kids: os.waitpid(p, 0)`)
 			select {
 			case states := <-asked:
 				list, err := dumpSockets(states)
-				check(b, err)
+				noError(b, err)
 				answered <- list
 			case <-done:
 				return
@@ -324,7 +324,7 @@ func measurePorts(b *testing.B, dump func(uint32) ([]socket, error)) {
 	spec, input := portsWith(dump), fixtureInput("/", Settings{})
 	run := func() {
 		batch := metric.NewBatch(portsMaxSeries)
-		check(b, spec.Collect(b.Context(), input, batch))
+		noError(b, spec.Collect(b.Context(), input, batch))
 		if batch.Len() < 400 {
 			b.Errorf("%d series", batch.Len())
 		}

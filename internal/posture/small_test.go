@@ -58,7 +58,7 @@ func FuzzParseCoreDumps(f *testing.F) {
 	f.Add("* hard core 0\n[Coredump]\nStorage=none\n")
 	f.Fuzz(func(t *testing.T, s string) {
 		_, _ = parseCoreLimit(strings.NewReader(s), true)
-		if storage, _ := parseCoredumpStorage(strings.NewReader(s), ""); storage != strings.TrimSpace(storage) {
+		if storage, _ := parseSystemdStorage(strings.NewReader(s), "Coredump", ""); storage != strings.TrimSpace(storage) {
 			t.Errorf("%q from %q", storage, s)
 		}
 	})

@@ -63,18 +63,12 @@ func interfaceSettingNames() []string {
 func (c *sysctl) addInterfaces(ctx context.Context, proc *hostfs.Tree, out *metric.Batch) error {
 	var problems []error
 	for _, family := range []string{"ipv4", "ipv6"} {
-		dir := "/sys/net/" + family + "/conf/"
-		entries, err := proc.ReadDir(ctx, dir)
+		dir := interfaceDir(family)
+		names, err := interfaceNames(ctx, proc, family)
 		if errors.Is(err, hostfs.ErrNotExist) {
 			continue
 		}
 		problems = append(problems, err)
-		var names []string
-		for _, e := range entries {
-			if e.Name != "all" && e.Name != "default" && e.Name != "lo" && len(names) < maxInterfaces {
-				names = append(names, e.Name)
-			}
-		}
 		for _, s := range interfaceSettings() {
 			if s.family != family {
 				continue
@@ -91,6 +85,20 @@ func (c *sysctl) addInterfaces(ctx context.Context, proc *hostfs.Tree, out *metr
 		}
 	}
 	return errors.Join(problems...)
+}
+
+func interfaceDir(family string) string { return "/sys/net/" + family + "/conf/" }
+
+// interfaceNames lists the first maxInterfaces interfaces but lo.
+func interfaceNames(ctx context.Context, proc *hostfs.Tree, family string) ([]string, error) {
+	entries, err := proc.ReadDir(ctx, interfaceDir(family))
+	var names []string
+	for _, e := range entries {
+		if e.Name != "all" && e.Name != "default" && e.Name != "lo" && len(names) < maxInterfaces {
+			names = append(names, e.Name)
+		}
+	}
+	return names, err
 }
 
 // count reads one setting of each interface; one that has gone is skipped.
