@@ -28,7 +28,6 @@ const (
 	bpfMapPendingChanges               = "pending_changes"
 	bpfMapPendingOpens                 = "pending_opens"
 	bpfMapProcesses                    = "processes"
-	bpfMapScratch                      = "scratch"
 	bpfMapWatchedDirectories           = "watched_directories"
 	bpfMapWatchedNames                 = "watched_names"
 	bpfMapWatchedObjects               = "watched_objects"
@@ -206,7 +205,6 @@ type bpfMapSpecs struct {
 	PendingChanges     *ebpf.MapSpec `ebpf:"pending_changes"`
 	PendingOpens       *ebpf.MapSpec `ebpf:"pending_opens"`
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
-	Scratch            *ebpf.MapSpec `ebpf:"scratch"`
 	WatchedDirectories *ebpf.MapSpec `ebpf:"watched_directories"`
 	WatchedNames       *ebpf.MapSpec `ebpf:"watched_names"`
 	WatchedObjects     *ebpf.MapSpec `ebpf:"watched_objects"`
@@ -258,7 +256,6 @@ type bpfMaps struct {
 	PendingChanges     *ebpf.Map `ebpf:"pending_changes"`
 	PendingOpens       *ebpf.Map `ebpf:"pending_opens"`
 	Processes          *ebpf.Map `ebpf:"processes"`
-	Scratch            *ebpf.Map `ebpf:"scratch"`
 	WatchedDirectories *ebpf.Map `ebpf:"watched_directories"`
 	WatchedNames       *ebpf.Map `ebpf:"watched_names"`
 	WatchedObjects     *ebpf.Map `ebpf:"watched_objects"`
@@ -279,7 +276,6 @@ func (m *bpfMaps) Close() error {
 		m.PendingChanges,
 		m.PendingOpens,
 		m.Processes,
-		m.Scratch,
 		m.WatchedDirectories,
 		m.WatchedNames,
 		m.WatchedObjects,

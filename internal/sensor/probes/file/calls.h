@@ -151,19 +151,17 @@ struct io_worker___any {
 	struct io_wq_work *cur_work;
 } __attribute__((preserve_access_index));
 
-static __always_inline enum call worker_call(struct task_struct *task)
+static __always_inline struct io_kiocb *worker_request(struct task_struct *task)
 {
 	struct io_worker___any *worker = BPF_CORE_READ(task, worker_private);
 	struct io_wq_work *work;
-	struct io_kiocb *request;
 
 	if (!worker || !bpf_core_field_exists(worker->cur_work))
-		return CALL_NONE;
+		return NULL;
 	work = BPF_CORE_READ(worker, cur_work);
 	if (!work)
-		return CALL_NONE;
-	request = (void *)((__u64)work - bpf_core_field_offset(struct io_kiocb, work));
-	return ring_call(BPF_CORE_READ(request, opcode));
+		return NULL;
+	return (void *)((__u64)work - bpf_core_field_offset(struct io_kiocb, work));
 }
 
 #endif

@@ -2,7 +2,8 @@
 /*
  * Writes that open nothing: a watched name is replaced, renamed, removed,
  * truncated, or its mode or owner changes. What a call is about to change is
- * remembered by thread when the kernel touches the inode, and counted when
+ * remembered when the kernel touches the inode, by thread, or by request for a
+ * ring, whose worker need not be the one that completes it; and counted when
  * the call has succeeded: the names an inode had before against those it has
  * after, so that each watched name counts once however the call got there.
  */
@@ -46,7 +47,7 @@ struct pending {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, PENDING_MAX);
-	__type(key, __u32);
+	__type(key, __u64);
 	__type(value, struct pending);
 } pending_changes SEC(".maps");
 
@@ -58,11 +59,16 @@ struct {
 	__type(value, struct pending);
 } no_changes SEC(".maps");
 
-static __always_inline struct pending *pending_of_thread(bool create)
+/* Who is changing: the current thread, where it is not a ring's request. */
+static __always_inline __u64 current_thread(void)
+{
+	return (__u32)bpf_get_current_pid_tgid();
+}
+
+static __always_inline struct pending *pending_of(__u64 owner, bool create)
 {
 	const __u32 zero = 0;
-	__u32 tid = bpf_get_current_pid_tgid();
-	struct pending *pending = bpf_map_lookup_elem(&pending_changes, &tid);
+	struct pending *pending = bpf_map_lookup_elem(&pending_changes, &owner);
 	struct pending *empty;
 
 	if (pending || !create)
@@ -70,18 +76,16 @@ static __always_inline struct pending *pending_of_thread(bool create)
 	empty = bpf_map_lookup_elem(&no_changes, &zero);
 	if (!empty)
 		return NULL;
-	if (bpf_map_update_elem(&pending_changes, &tid, empty, BPF_NOEXIST)) {
+	if (bpf_map_update_elem(&pending_changes, &owner, empty, BPF_NOEXIST)) {
 		add(&map_evictions, TABLE_PENDING, 1);
 		return NULL;
 	}
-	return bpf_map_lookup_elem(&pending_changes, &tid);
+	return bpf_map_lookup_elem(&pending_changes, &owner);
 }
 
-static __always_inline void forget(void)
+static __always_inline void forget(__u64 owner)
 {
-	__u32 tid = bpf_get_current_pid_tgid();
-
-	bpf_map_delete_elem(&pending_changes, &tid);
+	bpf_map_delete_elem(&pending_changes, &owner);
 }
 
 static __always_inline struct dentry *alias_of(struct hlist_node *node)
@@ -117,7 +121,7 @@ __noinline int scan_names(__u64 inode, struct names *names)
 }
 
 /* Remembers an inode that the present call is changing. */
-__noinline int begin_change(__u64 address)
+__noinline int begin_change(__u64 owner, __u64 address)
 {
 	struct inode *inode = (void *)address;
 	struct pending *pending;
@@ -127,7 +131,7 @@ __noinline int begin_change(__u64 address)
 
 	if (!inode || is_directory(inode))
 		return 0;
-	pending = pending_of_thread(true);
+	pending = pending_of(owner, true);
 	if (!pending)
 		return 0;
 	for (i = 0; i < INODES_MAX && i < pending->count; i++)
@@ -184,9 +188,9 @@ __noinline int count_difference(struct pending *pending, struct names *a, struct
 }
 
 /* The call has ended: counts what it did to watched names, if it succeeded. */
-__noinline int end_change(__u32 call, __s64 result)
+__noinline int end_change(__u64 owner, __u32 call, __s64 result)
 {
-	struct pending *pending = pending_of_thread(false);
+	struct pending *pending = pending_of(owner, false);
 	struct change *change;
 	struct inode *inode;
 	__u32 i;
@@ -209,14 +213,14 @@ __noinline int end_change(__u32 call, __s64 result)
 		count_difference(pending, &change->before, &pending->after);
 		count_difference(pending, &pending->after, &change->before);
 	}
-	forget();
+	forget(owner);
 	return 0;
 }
 
 /* Was this inode changed by the open that is just ending? That is O_TRUNC. */
-static __always_inline bool was_truncated(__u64 inode)
+static __always_inline bool was_truncated(__u64 owner, __u64 inode)
 {
-	struct pending *pending = pending_of_thread(false);
+	struct pending *pending = pending_of(owner, false);
 	bool found = false;
 	__u32 i;
 
@@ -224,7 +228,7 @@ static __always_inline bool was_truncated(__u64 inode)
 		return false;
 	for (i = 0; i < INODES_MAX; i++)
 		found |= i < pending->count && pending->changes[i].inode == inode;
-	forget();
+	forget(owner);
 	return found;
 }
 

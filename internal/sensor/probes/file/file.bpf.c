@@ -68,7 +68,7 @@ __noinline int opened(__u64 address, bool truncated)
  * what shows it is the change of the inode during this call, unless the call
  * made the file.
  */
-static __always_inline int opened_descriptor(long fd, const bool btf)
+static __always_inline int opened_descriptor(__u64 owner, long fd, const bool btf)
 {
 	struct task_struct *task = btf ? bpf_get_current_task_btf() : (void *)bpf_get_current_task();
 	struct files_struct *files;
@@ -82,7 +82,7 @@ static __always_inline int opened_descriptor(long fd, const bool btf)
 	if (!in_scope())
 		return 0;
 	if (fd < 0) {
-		forget();
+		forget(owner);
 		return 0;
 	}
 	files = LOAD(btf, task, files);
@@ -98,7 +98,7 @@ static __always_inline int opened_descriptor(long fd, const bool btf)
 	dentry = LOAD(btf, file, f_path.dentry);
 	if (!worth_a_look(inode, dentry, btf))
 		return 0;
-	truncated = was_truncated((__u64)BPF_CORE_READ((struct file *)bare, f_inode)) &&
+	truncated = was_truncated(owner, (__u64)BPF_CORE_READ((struct file *)bare, f_inode)) &&
 		    !(LOAD(btf, file, f_mode) & FMODE_CREATED_BIT);
 	return opened(bare, truncated);
 }
@@ -114,12 +114,12 @@ static __always_inline int opened_descriptor(long fd, const bool btf)
 	SEC("tracepoint/syscalls/sys_exit_" #call)                                    \
 	int on_sys_exit_##call(struct trace_event_raw_sys_exit *ctx)                  \
 	{                                                                             \
-		return opened_descriptor(ctx->ret, true);                             \
+		return opened_descriptor(current_thread(), ctx->ret, true);                             \
 	}                                                                             \
 	SEC("tracepoint/syscalls/sys_exit_" #call)                                    \
 	int on_slow_sys_exit_##call(struct trace_event_raw_sys_exit *ctx)             \
 	{                                                                             \
-		return opened_descriptor(ctx->ret, false);                            \
+		return opened_descriptor(current_thread(), ctx->ret, false);                            \
 	}
 
 ON_OPEN(open)
@@ -138,10 +138,10 @@ static __always_inline int ring_completed(struct io_kiocb *request, long result)
 	enum call call = ring_call(BPF_CORE_READ(request, opcode));
 
 	if (call == CALL_OPEN) {
-		opened_descriptor(result, false);
-		forget();
+		opened_descriptor((__u64)request, result, false);
+		forget((__u64)request);
 	} else if (call != CALL_NONE) {
-		end_change(call, result);
+		end_change((__u64)request, call, result);
 	}
 	return 0;
 }
@@ -164,11 +164,15 @@ static __always_inline int ctime_changed(struct inode *inode)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
 	struct hlist_node *node;
+	__u64 owner = current_thread();
+	struct io_kiocb *request;
 	enum call call;
 	int number;
 
 	if (task->flags & PF_IO_WORKER_BIT) {
-		call = worker_call(task);
+		request = worker_request(task);
+		call = request ? ring_call(BPF_CORE_READ(request, opcode)) : CALL_NONE;
+		owner = (__u64)request;
 	} else if (task->flags & PF_KTHREAD_BIT) {
 		return 0;
 	} else {
@@ -182,7 +186,7 @@ static __always_inline int ctime_changed(struct inode *inode)
 		if (!node || !worth_a_look(inode, alias_of(node), false))
 			return 0;
 	}
-	return begin_change(address(inode));
+	return begin_change(owner, address(inode));
 }
 
 /*
@@ -215,7 +219,7 @@ int BPF_PROG(on_inode_set_ctime_to_ts, struct inode *inode)
 	SEC("tracepoint/syscalls/sys_exit_" #name)                                    \
 	int on_sys_exit_##name(struct trace_event_raw_sys_exit *ctx)                  \
 	{                                                                             \
-		return end_change(call, ctx->ret);                                    \
+		return end_change(current_thread(), call, ctx->ret);                                    \
 	}
 
 ON_CHANGE(rename, CALL_RENAME)
@@ -249,9 +253,9 @@ int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long result)
 		return 0;
 	call = compat_call(syscall_number(regs));
 	if (call == CALL_OPEN)
-		return opened_descriptor((int)result, false);
+		return opened_descriptor(current_thread(), (int)result, false);
 	if (call != CALL_NONE)
-		return end_change(call, (int)result);
+		return end_change(current_thread(), call, (int)result);
 	return 0;
 }
 
@@ -317,14 +321,15 @@ int BPF_KRETPROBE(on_kretprobe_security_file_open, int result)
  */
 static __always_inline int names_change(struct dentry *first, struct dentry *second)
 {
+	__u64 owner = current_thread();
 	struct pending *pending;
 
 	if (!in_scope())
 		return 0;
-	begin_change((__u64)BPF_CORE_READ(first, d_inode));
+	begin_change(owner, (__u64)BPF_CORE_READ(first, d_inode));
 	if (second)
-		begin_change((__u64)BPF_CORE_READ(second, d_inode));
-	pending = pending_of_thread(false);
+		begin_change(owner, (__u64)BPF_CORE_READ(second, d_inode));
+	pending = pending_of(owner, false);
 	if (pending)
 		pending->depth++;
 	return 0;
@@ -332,11 +337,11 @@ static __always_inline int names_change(struct dentry *first, struct dentry *sec
 
 static __always_inline int names_changed(enum call call, int result)
 {
-	struct pending *pending = pending_of_thread(false);
+	struct pending *pending = pending_of(current_thread(), false);
 
 	if (!pending || (pending->depth && --pending->depth))
 		return 0;
-	return end_change(call, result);
+	return end_change(current_thread(), call, result);
 }
 
 /* Mode, owner and size count; times do not, nor what an open or a write does. */

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,6 +54,11 @@ func rules(dir string) []config.FileRule {
 
 func setup(t *testing.T, dir string) (*probe.Probe, *testkit.Process) {
 	t.Helper()
+	return setupWith(t, dir, nil)
+}
+
+func setupWith(t *testing.T, dir string, attributes *syscall.SysProcAttr) (*probe.Probe, *testkit.Process) {
+	t.Helper()
 	testkit.RequireBPF(t)
 	host := probe.Inspect("/proc", "/sys", "/")
 	cgroup := testkit.NewCgroup(t, host)
@@ -68,7 +74,7 @@ func setup(t *testing.T, dir string) (*probe.Probe, *testkit.Process) {
 		t.Fatal(err)
 	}
 	p := testkit.StartProbe(t, host, New(rules(dir)), cgroup.Only())
-	w := cgroup.Start(t, "file")
+	w := cgroup.StartWith(t, "file", attributes)
 	return p, w
 }
 
@@ -88,44 +94,50 @@ func mkdir(t *testing.T, path string) {
 
 // operations are what the worker can do to a path; each makes the real calls.
 var operations = map[string]func(args ...string) error{
-	"open":         func(a ...string) error { return openClose(a[0], unix.O_RDONLY) },
-	"open-write":   func(a ...string) error { return openClose(a[0], unix.O_WRONLY) },
-	"open-rdwr":    func(a ...string) error { return openClose(a[0], unix.O_RDWR) },
-	"open-append":  func(a ...string) error { return openClose(a[0], unix.O_WRONLY|unix.O_APPEND) },
-	"open-trunc":   func(a ...string) error { return openClose(a[0], unix.O_RDONLY|unix.O_TRUNC) },
-	"open-path":    func(a ...string) error { return openClose(a[0], unix.O_PATH) },
-	"open-creat":   func(a ...string) error { return openClose(a[0], unix.O_RDONLY|unix.O_CREAT) },
-	"open-direct":  func(a ...string) error { return openClose(a[0], unix.O_RDONLY|unix.O_NOFOLLOW) },
-	"legacy-open":  legacyOpen,
-	"creat":        legacyCreat,
-	"openat2":      openat2,
-	"handle":       openHandle,
-	"dirfd":        dirfd,
-	"must-fail":    func(a ...string) error { return mustFail(openClose(a[0], unix.O_RDONLY)) },
-	"must-deny":    mustDeny,
-	"read-file":    func(a ...string) error { _, err := os.ReadFile(a[0]); return err },
-	"rename":       func(a ...string) error { return os.Rename(a[0], a[1]) },
-	"rename-fails": func(a ...string) error { return mustFail(os.Rename(a[0], a[1])) },
-	"exchange":     func(a ...string) error { return unix.Renameat2(-1, a[0], -1, a[1], unix.RENAME_EXCHANGE) },
-	"write-file":   func(a ...string) error { return os.WriteFile(a[0], []byte("y"), 0o644) },
-	"unlink":       func(a ...string) error { return unix.Unlink(a[0]) },
-	"link":         func(a ...string) error { return os.Link(a[0], a[1]) },
-	"symlink":      func(a ...string) error { return os.Symlink(a[0], a[1]) },
-	"chmod":        func(a ...string) error { return unix.Chmod(a[0], 0o600) },
-	"fchmod":       func(a ...string) error { return viaFD(a[0], func(fd int) error { return unix.Fchmod(fd, 0o640) }) },
-	"chown":        func(a ...string) error { return unix.Chown(a[0], 1, 1) },
-	"lchown":       func(a ...string) error { return unix.Lchown(a[0], 0, 0) },
-	"fchown":       func(a ...string) error { return viaFD(a[0], func(fd int) error { return unix.Fchown(fd, 2, 2) }) },
-	"truncate":     func(a ...string) error { return unix.Truncate(a[0], 0) },
-	"grow":         func(a ...string) error { return unix.Truncate(a[0], 4096) },
-	"utimes":       func(a ...string) error { return os.Chtimes(a[0], time.Unix(1, 0), time.Unix(2, 0)) },
-	"xattr":        func(a ...string) error { return unix.Setxattr(a[0], "user.x", []byte("y"), 0) },
-	"append":       appendByte,
-	"stat":         func(a ...string) error { _, err := os.Stat(a[0]); return err },
-	"mkdir":        func(a ...string) error { return os.MkdirAll(a[0], 0o755) },
-	"bind":         func(a ...string) error { return unix.Mount(a[0], a[1], "", unix.MS_BIND, "") },
-	"unmount":      func(a ...string) error { return unix.Unmount(a[0], unix.MNT_DETACH) },
-	"migrate":      migrate,
+	"open":            func(a ...string) error { return openClose(a[0], unix.O_RDONLY) },
+	"open-write":      func(a ...string) error { return openClose(a[0], unix.O_WRONLY) },
+	"open-rdwr":       func(a ...string) error { return openClose(a[0], unix.O_RDWR) },
+	"open-append":     func(a ...string) error { return openClose(a[0], unix.O_WRONLY|unix.O_APPEND) },
+	"open-trunc":      func(a ...string) error { return openClose(a[0], unix.O_RDONLY|unix.O_TRUNC) },
+	"open-path":       func(a ...string) error { return openClose(a[0], unix.O_PATH) },
+	"open-creat":      func(a ...string) error { return openClose(a[0], unix.O_RDONLY|unix.O_CREAT) },
+	"open-direct":     func(a ...string) error { return openClose(a[0], unix.O_RDONLY|unix.O_NOFOLLOW) },
+	"legacy-open":     legacyOpen,
+	"creat":           legacyCreat,
+	"openat2":         openat2,
+	"handle":          openHandle,
+	"dirfd":           dirfd,
+	"must-fail":       func(a ...string) error { return mustFail(openClose(a[0], unix.O_RDONLY)) },
+	"must-deny":       mustDeny,
+	"read-file":       func(a ...string) error { _, err := os.ReadFile(a[0]); return err },
+	"rename":          func(a ...string) error { return os.Rename(a[0], a[1]) },
+	"rename-fails":    func(a ...string) error { return mustFail(os.Rename(a[0], a[1])) },
+	"exchange":        func(a ...string) error { return unix.Renameat2(-1, a[0], -1, a[1], unix.RENAME_EXCHANGE) },
+	"write-file":      func(a ...string) error { return os.WriteFile(a[0], []byte("y"), 0o644) },
+	"unlink":          func(a ...string) error { return unix.Unlink(a[0]) },
+	"link":            func(a ...string) error { return os.Link(a[0], a[1]) },
+	"symlink":         func(a ...string) error { return os.Symlink(a[0], a[1]) },
+	"chmod":           func(a ...string) error { return unix.Chmod(a[0], 0o600) },
+	"fchmod":          func(a ...string) error { return viaFD(a[0], func(fd int) error { return unix.Fchmod(fd, 0o640) }) },
+	"chown":           func(a ...string) error { return unix.Chown(a[0], 1, 1) },
+	"lchown":          func(a ...string) error { return unix.Lchown(a[0], 0, 0) },
+	"fchown":          func(a ...string) error { return viaFD(a[0], func(fd int) error { return unix.Fchown(fd, 2, 2) }) },
+	"truncate":        func(a ...string) error { return unix.Truncate(a[0], 0) },
+	"grow":            func(a ...string) error { return unix.Truncate(a[0], 4096) },
+	"utimes":          func(a ...string) error { return os.Chtimes(a[0], time.Unix(1, 0), time.Unix(2, 0)) },
+	"xattr":           func(a ...string) error { return unix.Setxattr(a[0], "user.x", []byte("y"), 0) },
+	"append":          appendByte,
+	"stat":            func(a ...string) error { _, err := os.Stat(a[0]); return err },
+	"mkdir":           func(a ...string) error { return os.MkdirAll(a[0], 0o755) },
+	"bind":            func(a ...string) error { return unix.Mount(a[0], a[1], "", unix.MS_BIND, "") },
+	"unmount":         func(a ...string) error { return unix.Unmount(a[0], unix.MNT_DETACH) },
+	"migrate":         migrate,
+	"pivot":           pivot,
+	"ring-open":       func(a ...string) error { return ringOpen(a[0], unix.O_RDONLY) },
+	"ring-open-write": func(a ...string) error { return ringOpen(a[0], unix.O_WRONLY) },
+	"ring-open-trunc": func(a ...string) error { return ringOpen(a[0], unix.O_RDONLY|unix.O_TRUNC) },
+	"ring-rename":     func(a ...string) error { return ringRename(a[0], a[1]) },
+	"ring-unlink":     func(a ...string) error { return ringUnlink(a[0]) },
 }
 
 // repeat carries out one operation n times.

@@ -18,7 +18,6 @@
 enum {
 	S_IFMT_BITS = 0170000,
 	S_IFDIR_BITS = 0040000,
-	LONG_NAME_LEN = 256,
 	CLIMB_MAX = 24,
 };
 
@@ -67,20 +66,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct pattern);
 } patterns SEC(".maps");
-
-struct scratch {
-	struct name name;
-	__u32 length;
-	__u8 text[LONG_NAME_LEN];
-};
-
-/* One name at a time, within one run of a program: too long for the stack. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct scratch);
-} scratch SEC(".maps");
 
 /*
  * What every open on the host pays: three bits. Bit i of filter is set if an
@@ -205,25 +190,31 @@ static __always_inline __u32 differs(__u32 a, __u32 b)
 	return bits >> 31;
 }
 
-/* Does the name in scratch match a pattern? Its prefix and its suffix. */
-__noinline int matches(__u32 number)
+/*
+ * Does a name match a pattern? Its first bytes against the prefix, its last
+ * against the suffix. Buffers are on the stack, not per CPU: where the kernel
+ * preempts, another task may run the same program on this CPU in between.
+ */
+__noinline int matches(__u32 number, __u64 name, __u32 length)
 {
-	const __u32 zero = 0;
 	struct pattern *pattern = bpf_map_lookup_elem(&patterns, &number);
-	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
-	__u32 fixed, gap, i, wrong = 0;
+	__u8 head[NAME_LEN] = {}, tail[NAME_LEN] = {};
+	__u32 prefix, suffix, i, wrong = 0;
 
-	if (!pattern || !s)
+	if (!pattern)
 		return false;
-	fixed = (__u32)pattern->prefix + pattern->suffix;
-	if (s->length < fixed || (!pattern->star && s->length != fixed))
+	prefix = pattern->prefix;
+	suffix = pattern->suffix;
+	if (length < prefix + suffix || (!pattern->star && length != prefix))
 		return false;
-	gap = s->length - fixed;
+	bpf_probe_read_kernel_str(head, sizeof(head), (void *)name);
+	bpf_probe_read_kernel_str(tail, sizeof(tail), (void *)(name + length - suffix));
 	for (i = 0; i < NAME_LEN; i++) {
-		__u32 want = pattern->text[i], beyond = 1 - is_below(i, pattern->prefix);
-		__u32 have = s->text[(i + beyond * gap) & (LONG_NAME_LEN - 1)];
+		__u32 want = pattern->text[i], at = (i - prefix) & (NAME_LEN - 1);
 
-		wrong |= is_below(i, fixed) & differs(want, '?') & differs(want, have);
+		wrong |= is_below(i, prefix) & differs(want, '?') & differs(want, head[i]);
+		wrong |= (1 - is_below(i, prefix)) & is_below(i, prefix + suffix) & differs(want, '?') &
+			 differs(want, tail[at]);
 	}
 	return !wrong;
 }
@@ -256,50 +247,46 @@ static __always_inline __u64 name_id(const struct name *name)
 __noinline __u64 match_name(__u64 dentry_address, __u64 mount, struct watch *watch)
 {
 	struct dentry *dentry = (void *)dentry_address;
-	const __u32 zero = 0;
-	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	struct directory *directory;
 	struct pattern *pattern;
+	struct name name = {};
 	struct watch *exact;
-	const unsigned char *text;
-	__u32 i, number;
+	__u32 i, number, length;
+	__u64 text;
 
-	if (!s || !watch)
+	if (!watch)
 		return 0;
 	*watch = UNWATCHED;
-	number = directory_of(BPF_CORE_READ(dentry, d_parent), (void *)mount);
-	if (number == NO_DIRECTORY)
+	name.directory = directory_of(BPF_CORE_READ(dentry, d_parent), (void *)mount);
+	if (name.directory == NO_DIRECTORY)
 		return 0;
-	directory = bpf_map_lookup_elem(&directories, &number);
+	directory = bpf_map_lookup_elem(&directories, &name.directory);
 	if (!directory)
 		return 0;
-	text = BPF_CORE_READ(dentry, d_name.name);
-	__builtin_memset(s, 0, sizeof(*s));
-	s->name.directory = number;
-	s->length = BPF_CORE_READ(dentry, d_name.len);
-	bpf_probe_read_kernel_str(s->name.text, sizeof(s->name.text), text);
-	bpf_probe_read_kernel_str(s->text, sizeof(s->text), text);
+	text = (__u64)BPF_CORE_READ(dentry, d_name.name);
+	length = BPF_CORE_READ(dentry, d_name.len);
+	bpf_probe_read_kernel_str(name.text, sizeof(name.text), (void *)text);
 
 	/*
 	 * A name of its own says what it costs; only without one do the glob
 	 * and the directory that it falls under.
 	 */
-	exact = s->length < NAME_LEN ? bpf_map_lookup_elem(&watched_names, &s->name) : NULL;
+	exact = length < NAME_LEN ? bpf_map_lookup_elem(&watched_names, &name) : NULL;
 	if (exact) {
 		*watch = *exact;
-		return name_id(&s->name);
+		return name_id(&name);
 	}
 	for (i = 0; i < WATCH_DIRECTORY_PATTERNS && i < directory->patterns; i++) {
 		number = directory->first_pattern + i;
 		pattern = bpf_map_lookup_elem(&patterns, &number);
-		if (pattern && matches(number))
+		if (pattern && matches(number, text, length))
 			join(watch, &pattern->watch);
 	}
 	if (watch->read == SEVERITY_COUNT && watch->write == SEVERITY_COUNT)
 		join(watch, &directory->any);
 	if (watch->read == SEVERITY_COUNT && watch->write == SEVERITY_COUNT)
 		return 0;
-	return name_id(&s->name);
+	return name_id(&name);
 }
 
 /* By object first, then by name. mount may be 0 if it is not known. */
