@@ -9,7 +9,7 @@ REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 GO           ?= go
 CLANG_FORMAT ?= clang-format-19
 PORT         ?= 9102
-FUZZTIME     ?= 10s
+FUZZTIME     ?= 60s
 
 BINARY  := build/security-exporter
 COMMON  := github.com/prometheus/common/version
@@ -69,8 +69,13 @@ lint: ## check style (needs golangci-lint, clang-format-19, shellcheck)
 bench: ## measure what it costs, as root for the kernel side
 	$(GO) test -count=1 -p 1 -run '^$$' -bench . -benchmem ./...
 
+.PHONY: bench-posture
+bench-posture: ## measure posture against prometheus-node-exporter, as root
+	$(GO) test -count=1 -run '^$$' -bench 'BenchmarkRun$$' -benchtime 10x ./internal/posture
+	$(GO) test -count=1 -run '^$$' -bench BenchmarkScrapes -benchtime 200x ./test/e2e
+
 .PHONY: fuzz
-fuzz: ## run every fuzz test for FUZZTIME (10s)
+fuzz: ## run every fuzz test for FUZZTIME (60s)
 	@set -e; for file in $$(git ls-files -- '*_test.go' | xargs grep -lE '^func Fuzz'); do \
 	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' "$$file"); do \
 	    $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \

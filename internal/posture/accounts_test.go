@@ -17,6 +17,7 @@ import (
 
 	"security-exporter/internal/hostfs"
 	"security-exporter/internal/metric"
+	"security-exporter/internal/testkit"
 )
 
 func TestAccounts(t *testing.T) {
@@ -73,7 +74,7 @@ func TestAccountsOracle(t *testing.T) {
 		t.Skip("needs root for a mount namespace")
 	}
 	if _, err := exec.LookPath("getent"); err != nil {
-		t.Skip("getent is missing: install libc-bin")
+		testkit.Missing(t, "getent is missing: install libc-bin")
 	}
 	for seed := range uint64(30) {
 		dir := t.TempDir()

@@ -233,6 +233,10 @@ func checkLogPersistent(h *checkHost) (findings int, err error) {
 	if len(pids) == 0 {
 		return 0, ErrNotApplicable // no procfs of a host
 	}
+	// Without it nobody takes log messages, and no process has to be looked at.
+	if _, err := h.in.Rootfs.Lstat(h.ctx, "/dev/log"); err != nil {
+		return 1, unlessMissing(err)
+	}
 	for _, pid := range pids {
 		name, err := h.in.Procfs.ReadValue(h.ctx, "/"+strconv.Itoa(pid)+"/comm")
 		if err == nil && slices.Contains(syslogNames, name) {

@@ -209,9 +209,9 @@ var checkCases = map[string]struct{ good, bad []files }{
 	"log_persistent": {[]files{
 		{"run/systemd/journal": "dir", "var/log/journal": "dir", "proc/1/comm": "systemd\n"},
 		{"run/systemd/journal": "dir", "etc/systemd/journald.conf": "[Journal]\nStorage=persistent\n", "proc/1/comm": "systemd\n"},
-		{"proc/1/comm": "init\n", "proc/77/comm": "rsyslogd\n"},
+		{"proc/1/comm": "init\n", "proc/77/comm": "rsyslogd\n", "dev/log": "a socket"},
 	}, []files{
-		{"run/systemd/journal": "dir", "proc/1/comm": "systemd\n"}, {"var/log/journal": "dir", "proc/1/comm": "init\n"},
+		{"run/systemd/journal": "dir", "proc/1/comm": "systemd\n", "dev/log": "a socket"}, {"proc/1/comm": "init\n", "proc/77/comm": "rsyslogd\n"}, {"var/log/journal": "dir", "proc/1/comm": "init\n"},
 		{"run/systemd/journal": "dir", "var/log/journal": "dir", "etc/systemd/journald.conf.d/a.conf": "[Journal]\nStorage=volatile\n", "proc/1/comm": "systemd\n"},
 	}},
 }

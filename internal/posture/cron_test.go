@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"security-exporter/internal/testkit"
 )
 
 // executable gives every file that begins with "#!" its mode.
@@ -159,10 +161,10 @@ func TestCronOracle(t *testing.T) {
 	t.Parallel()
 	program, err := exec.LookPath("crontab")
 	if err != nil {
-		t.Skip("crontab is missing: install cron")
+		testkit.Missing(t, "crontab is missing: install cron")
 	}
 	if out, _ := exec.Command(program, "-h").CombinedOutput(); !strings.Contains(string(out), "-n") {
-		t.Skip("this crontab has no -n: install cron of Debian 12")
+		testkit.Missing(t, "this crontab has no -n: install cron of Debian 12")
 	}
 	r := rand.New(rand.NewPCG(5, 5))
 	pick := func(of ...string) string { return of[r.IntN(len(of))] }

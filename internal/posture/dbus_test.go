@@ -21,6 +21,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"security-exporter/internal/hostfs"
+	"security-exporter/internal/testkit"
 )
 
 // fakeUnit is a row of ListUnits, in the field order of its signature.
@@ -84,7 +85,7 @@ func TestListUnitsBus(t *testing.T) {
 	t.Parallel()
 	daemon, err := exec.LookPath("dbus-daemon")
 	if err != nil {
-		t.Skip("dbus-daemon is missing: install dbus-daemon")
+		testkit.Missing(t, "dbus-daemon is missing: install dbus-daemon")
 	}
 	rootfs := shortTempDir(t)
 	socket := filepath.Join(rootfs, busSocket)

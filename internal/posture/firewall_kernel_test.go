@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"security-exporter/internal/hostfs"
+	"security-exporter/internal/testkit"
 )
 
 // needsRoot skips a test that makes namespaces or changes the kernel, and one
@@ -27,7 +28,7 @@ func needsRoot(t *testing.T, tools ...string) {
 	}
 	for _, tool := range tools {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is missing: install it", tool)
+			testkit.Missing(t, "%s is missing: install it", tool)
 		}
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"security-exporter/internal/testkit"
 )
 
 func TestHostsAccess(t *testing.T) {
@@ -63,7 +65,7 @@ func TestHostsOracle(t *testing.T) {
 	t.Parallel()
 	program, err := exec.LookPath("tcpdchk")
 	if err != nil {
-		t.Skip("tcpdchk is missing: install tcpd")
+		testkit.Missing(t, "tcpdchk is missing: install tcpd")
 	}
 	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 11))

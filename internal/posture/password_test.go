@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"security-exporter/internal/testkit"
 )
 
 func TestPassword(t *testing.T) {
@@ -95,7 +97,7 @@ func TestShadowOracle(t *testing.T) {
 	}
 	for _, tool := range []string{"chage", "passwd"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is missing: install passwd", tool)
+			testkit.Missing(t, "%s is missing: install passwd", tool)
 		}
 	}
 	for seed := range uint64(6) {

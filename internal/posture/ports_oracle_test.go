@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"security-exporter/internal/metric"
+	"security-exporter/internal/testkit"
 )
 
 // inNetns runs f on a thread in a network namespace of its own, whose loopback
@@ -30,7 +31,7 @@ func inNetns(t testing.TB, f func()) {
 	}
 	for _, tool := range []string{"ip", "ss"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is missing: install iproute2", tool)
+			testkit.Missing(t, "%s is missing: install iproute2", tool)
 		}
 	}
 	done := make(chan error)

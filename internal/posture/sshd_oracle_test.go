@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"security-exporter/internal/hostfs"
+	"security-exporter/internal/testkit"
 )
 
 // sshdOracle runs sshd -T with a host key of its own.
@@ -28,7 +29,7 @@ func newSSHDOracle(t *testing.T) *sshdOracle {
 	program, err := exec.LookPath("sshd")
 	if err != nil {
 		if program, err = exec.LookPath("/usr/sbin/sshd"); err != nil {
-			t.Skip("sshd is missing: install openssh-server")
+			testkit.Missing(t, "sshd is missing: install openssh-server")
 		}
 	}
 	o := &sshdOracle{program: program, key: filepath.Join(t.TempDir(), "key")}

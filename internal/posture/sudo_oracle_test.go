@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"security-exporter/internal/testkit"
 )
 
 const (
@@ -47,7 +49,7 @@ func TestSudoOracle(t *testing.T) {
 	}
 	for _, tool := range []string{"sudo", "setpriv", "hostname"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is missing: install sudo, util-linux and hostname", tool)
+			testkit.Missing(t, "%s is missing: install sudo, util-linux and hostname", tool)
 		}
 	}
 	for seed := range uint64(32) {

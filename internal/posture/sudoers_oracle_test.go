@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"security-exporter/internal/testkit"
 )
 
 // cvtsudoers(1) and parseSudoers read the same generated files: what they
@@ -21,7 +23,7 @@ import (
 func TestSudoersOracle(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("cvtsudoers"); err != nil {
-		t.Skip("cvtsudoers is missing: install sudo")
+		testkit.Missing(t, "cvtsudoers is missing: install sudo")
 	}
 	refused := 0
 	for seed := range uint64(300) {

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"security-exporter/internal/hostfs"
+	"security-exporter/internal/testkit"
 )
 
 func TestSysctl(t *testing.T) {
@@ -110,7 +111,7 @@ func TestSysctlOracle(t *testing.T) {
 		t.Run(filepath.Base(oracle[0]), func(t *testing.T) {
 			t.Parallel()
 			if _, err := exec.LookPath(oracle[0]); err != nil {
-				t.Skipf("%s is missing: install procps and systemd", oracle[0])
+				testkit.Missing(t, "%s is missing: install procps and systemd", oracle[0])
 			}
 			for seed := range uint64(30) {
 				compareWithOracle(t, oracle, seed)

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"security-exporter/internal/hostfs"
+	"security-exporter/internal/testkit"
 )
 
 func TestParseUnit(t *testing.T) {
@@ -90,7 +91,7 @@ func TestUnitStateOracle(t *testing.T) {
 	}
 	systemctl, err := exec.LookPath("systemctl")
 	if err != nil {
-		t.Skip("systemctl is missing: install systemd")
+		testkit.Missing(t, "systemctl is missing: install systemd")
 	}
 	program := t.TempDir()
 	copyProgram(t, systemctl, program)

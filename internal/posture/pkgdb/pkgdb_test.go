@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"security-exporter/internal/hostfs"
+	"security-exporter/internal/testkit"
 )
 
 // tree makes a root from path to content.
@@ -173,7 +174,7 @@ func TestDpkgPatched(t *testing.T) {
 	t.Parallel()
 	zone, err := os.ReadFile("/usr/share/zoneinfo/Asia/Tokyo")
 	if err != nil {
-		t.Skip("needs the package tzdata")
+		testkit.Missing(t, "needs the package tzdata")
 	}
 	status := "var/lib/dpkg/status"
 	old := "2024-05-01 10:11:12 upgrade a:amd64 1 2\n2024-05-01 10:11:14 status installed a:amd64 2\n"

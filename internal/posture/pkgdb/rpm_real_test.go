@@ -18,6 +18,7 @@ import (
 	_ "github.com/glebarez/go-sqlite" // the driver that go-rpmdb asks for by name
 
 	"security-exporter/internal/hostfs"
+	"security-exporter/internal/testkit"
 )
 
 // The databases of real distributions that come with go-rpmdb, read by that
@@ -51,7 +52,7 @@ func libraryData(t *testing.T) string {
 	file, _ := pc.FileLine(pc.Entry())
 	dir := filepath.Join(filepath.Dir(file), "testdata")
 	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("the test data of go-rpmdb is not in the module cache: %v", err)
+		testkit.Missing(t, "the test data of go-rpmdb is not in the module cache: %v", err)
 	}
 	return dir
 }

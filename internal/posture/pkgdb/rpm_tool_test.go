@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"security-exporter/internal/hostfs"
+	"security-exporter/internal/testkit"
 )
 
 // Databases made by rpm(8) itself, with the answers of rpm -qa. Debian's rpm
@@ -179,7 +180,7 @@ func requireTools(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("%s is missing: install rpm, db5.3-util and python3", name)
+			testkit.Missing(t, "%s is missing: install rpm, db5.3-util and python3", name)
 		}
 	}
 }

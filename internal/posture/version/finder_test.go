@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"security-exporter/internal/hostfs"
+	"security-exporter/internal/testkit"
 )
 
 // TestMain is also the process that is identified: it says that it runs and
@@ -63,7 +64,7 @@ func newContainer(t *testing.T) *container {
 		t.Skip("needs root for a mount namespace")
 	}
 	if _, err := exec.LookPath("pivot_root"); err != nil {
-		t.Skip("pivot_root is missing: install util-linux")
+		testkit.Missing(t, "pivot_root is missing: install util-linux")
 	}
 	return &container{t, t.TempDir()}
 }
@@ -208,7 +209,7 @@ func TestFindOnHost(t *testing.T) {
 	t.Parallel()
 	out, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", "coreutils").Output()
 	if err != nil {
-		t.Skip("needs a host of dpkg")
+		testkit.Missing(t, "needs a host of dpkg")
 	}
 	cat, err := os.ReadFile("/usr/bin/cat")
 	must(t, err)
