@@ -3,10 +3,11 @@
 package testkit
 
 import (
-	"net"
 	"os"
 	"os/exec"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Crowd fills the host with processes that do nothing until the test ends:
@@ -43,16 +44,18 @@ func Crowd(tb testing.TB, processes, listeners int) {
 	}
 }
 
+// listener listens on a free port of loopback.
 func listener(tb testing.TB) *os.File {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	}
+	if err == nil {
+		err = unix.Listen(fd, 1)
+	}
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	f, err := l.(*net.TCPListener).File()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return f
+	return os.NewFile(uintptr(fd), "listener")
 }
