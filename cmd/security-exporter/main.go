@@ -38,9 +38,12 @@ import (
 // of every collector.
 const firstScrape = time.Second
 
-// closeTimeout bounds what comes after the last scrape, so that the whole
-// shutdown stays below two seconds.
-const closeTimeout = 600 * time.Millisecond
+// The whole shutdown stays below two seconds: what the last scrapes leave of
+// stopTimeout is for closing, and closeTimeout at least.
+const (
+	stopTimeout  = 1800 * time.Millisecond
+	closeTimeout = stopTimeout - httpd.DrainTimeout
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -109,12 +112,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		started.Store(true)
 	})
+	var ended atomic.Int64 // when ctx did, in nanoseconds
+	context.AfterFunc(ctx, func() {
+		ended.Store(time.Now().UnixNano())
+		if !started.Load() {
+			stopParts() // a scrape that waits for the start need not wait longer
+		}
+	})
 	err = server.Wait(ctx)
 	if err != nil {
 		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
 	}
 	stopParts()
-	if closed := closeParts(parts, &starting, logger); err != nil || !closed {
+	limit := stopTimeout
+	if at := ended.Load(); at != 0 {
+		limit = max(closeTimeout, limit-time.Since(time.Unix(0, at)))
+	}
+	if closed := closeParts(parts, &starting, limit, logger); err != nil || !closed {
 		return 1
 	}
 	logger.Info("Stopped")
@@ -163,7 +177,7 @@ func newRegistry(cfg *config.Config, parts []part) *prometheus.Registry {
 // closeParts stops the parts in reverse order and says whether all of them
 // stopped without an error and in time. The kernel removes what a part that
 // hangs has attached, since the process ends.
-func closeParts(parts []part, starting *sync.WaitGroup, logger *slog.Logger) bool {
+func closeParts(parts []part, starting *sync.WaitGroup, limit time.Duration, logger *slog.Logger) bool {
 	done := make(chan bool, 1)
 	go func() {
 		starting.Wait()
@@ -179,8 +193,8 @@ func closeParts(parts []part, starting *sync.WaitGroup, logger *slog.Logger) boo
 	select {
 	case ok := <-done:
 		return ok
-	case <-time.After(closeTimeout):
-		logger.Error("Cannot stop in time", "timeout", closeTimeout)
+	case <-time.After(limit):
+		logger.Error("Cannot stop in time", "timeout", limit)
 		return false
 	}
 }

@@ -70,10 +70,10 @@ func TestCloseParts(t *testing.T) {
 			return err
 		}}
 	}
-	if !closeParts([]part{named("a", nil), named("b", nil)}, new(sync.WaitGroup), log) {
+	if !closeParts([]part{named("a", nil), named("b", nil)}, new(sync.WaitGroup), closeTimeout, log) {
 		t.Error("a clean stop was reported as failed")
 	}
-	if closeParts([]part{named("c", nil), named("d", errors.New("no"))}, new(sync.WaitGroup), log) {
+	if closeParts([]part{named("c", nil), named("d", errors.New("no"))}, new(sync.WaitGroup), closeTimeout, log) {
 		t.Error("an error was lost")
 	}
 	if got := strings.Join(order, " "); got != "b a d c" {
@@ -91,13 +91,13 @@ func TestClosePartsIsBounded(t *testing.T) {
 	}}
 	log := slog.New(slog.DiscardHandler)
 	start := time.Now()
-	if closeParts([]part{hung}, new(sync.WaitGroup), log) {
+	if closeParts([]part{hung}, new(sync.WaitGroup), closeTimeout, log) {
 		t.Error("a part that hangs was reported as closed")
 	}
 	var starting sync.WaitGroup
 	starting.Add(1)
 	defer starting.Done()
-	if closeParts(nil, &starting, log) {
+	if closeParts(nil, &starting, closeTimeout, log) {
 		t.Error("a start that hangs was reported as closed")
 	}
 	if took := time.Since(start); took > 2*closeTimeout+300*time.Millisecond {

@@ -124,11 +124,17 @@ static __always_inline enum place place_of(struct file *file, const bool btf)
 	return top != NAMELESS && is_system_directory((void *)top) ? PLACE_SYSTEM : PLACE_OTHER;
 }
 
+__noinline int is_in_suspicious_place(__u64 file)
+{
+	return place_of((struct file *)file, false) == PLACE_SUSPICIOUS;
+}
+
 /*
- * The script behind an interpreter. By the time the exec is certain the
- * kernel has let go of it, but the last fput() of a file only queues its
- * release as task work, done on the way back to user space; so it, and every
- * interpreter in between, is still on the list of the current task.
+ * The scripts on the way to an interpreter. The kernel has let go of them, but
+ * the last fput() of a file only queues its release as task work, done on the
+ * way back to user space; so they are still on the list of the current task.
+ * Before the old image is given up nothing else that was executed is there.
+ * Afterwards its own file may be, and what the exec closed stands in front.
  */
 __noinline int script_is_suspicious(__u64 task)
 {
@@ -145,8 +151,7 @@ __noinline int script_is_suspicious(__u64 task)
 		/* other task work is no file: these three would not agree */
 		if (inode && BPF_CORE_READ(dentry, d_inode) == inode &&
 		    (BPF_CORE_READ(inode, i_mode) & S_IFMT_BITS) == S_IFREG_BITS &&
-		    (BPF_CORE_READ(file, f_flags) & FMODE_EXEC_BIT) &&
-		    place_of(file, false) == PLACE_SUSPICIOUS)
+		    (BPF_CORE_READ(file, f_flags) & FMODE_EXEC_BIT) && is_in_suspicious_place((__u64)file))
 			return true;
 		work = BPF_CORE_READ(work, next);
 	}
@@ -158,10 +163,51 @@ __noinline int script_is_suspicious(__u64 task)
  * the end of the name are ignored: python3.11 is python.
  */
 static const char interpreters[][INTERPRETER_LEN] __attribute__((aligned(8))) = {
-	"sh",	"bash", "rbash", "dash", "ash",	 "zsh",	   "ksh",  "mksh",   "lksh",   "pdksh", "yash",	    "fish",
-	"csh",	"tcsh", "rc",	 "es",	 "elvish", "nu",   "xonsh", "osh",    "busybox", "toybox", "python",  "pypy",
-	"perl", "ruby", "php",	 "lua",	 "luajit", "node", "nodejs", "deno",  "bun",	 "tclsh",  "expect",  "awk",
-	"gawk", "mawk", "nawk",	 "pwsh", "guile",  "socat", "nc.traditional", "nc.openbsd", "ncat",
+	"sh",
+	"bash",
+	"rbash",
+	"dash",
+	"ash",
+	"zsh",
+	"ksh",
+	"mksh",
+	"lksh",
+	"pdksh",
+	"yash",
+	"fish",
+	"csh",
+	"tcsh",
+	"rc",
+	"es",
+	"elvish",
+	"nu",
+	"xonsh",
+	"osh",
+	"busybox",
+	"toybox",
+	"python",
+	"pypy",
+	"perl",
+	"ruby",
+	"php",
+	"lua",
+	"luajit",
+	"node",
+	"nodejs",
+	"deno",
+	"bun",
+	"tclsh",
+	"expect",
+	"awk",
+	"gawk",
+	"mawk",
+	"nawk",
+	"pwsh",
+	"guile",
+	"socat",
+	"nc.traditional",
+	"nc.openbsd",
+	"ncat",
 };
 
 __noinline int is_interpreter(__u64 dentry_name, __u32 length)
@@ -207,14 +253,18 @@ static __always_inline bool is_inet_socket(struct file *file)
 }
 
 /* Standard input or output is a TCP, UDP or raw IP socket. */
-static __always_inline bool has_inet_stdio(struct task_struct *task)
+static __always_inline bool has_inet_stdio(struct task_struct *task, const bool btf)
 {
 	struct file *stdio[2] = {};
-	struct file **fds;
+	struct files_struct *files;
+	struct fdtable *table;
 
-	fds = BPF_CORE_READ(task, files, fdt, fd);
-	bpf_probe_read_kernel(stdio, sizeof(stdio), fds);
-	return is_inet_socket(stdio[0]) || is_inet_socket(stdio[1]);
+	files = LOAD(btf, task, files);
+	if (!files)
+		return false;
+	table = LOAD(btf, files, fdt);
+	bpf_probe_read_kernel(stdio, sizeof(stdio), LOAD(btf, table, fd));
+	return is_inet_socket(stdio[0]) || (stdio[1] != stdio[0] && is_inet_socket(stdio[1]));
 }
 
 static __always_inline bool starts_with(const char *name, const char *prefix, int length)
@@ -254,8 +304,7 @@ __noinline int is_container_directory(__u64 node)
 	length = bpf_probe_read_kernel_str(name, sizeof(name), BPF_CORE_READ((struct kernfs_node *)node, name));
 	if (length <= 0)
 		return false;
-	if (STARTS_WITH(name, "kubepods") || STARTS_WITH(name, "lxc.payload") ||
-	    STARTS_WITH(name, "systemd-nspawn@"))
+	if (STARTS_WITH(name, "kubepods") || STARTS_WITH(name, "lxc.payload") || STARTS_WITH(name, "systemd-nspawn@"))
 		return true;
 	if (length <= CONTAINER_ID_LEN)
 		return false;
@@ -288,21 +337,20 @@ static __always_inline __u32 pid_namespace_level(struct task_struct *task, const
 }
 
 /*
- * The class of a task that runs file. script: the image was named through an
- * interpreter, whose script is still at hand.
+ * The class of a task that runs file. suspect: it runs a script that lies in
+ * a suspicious place.
  */
-static __always_inline enum process_class classify(struct task_struct *task, struct file *file, bool contained, bool script,
-					   const bool btf)
+static __always_inline enum process_class classify(struct task_struct *task, struct file *file, bool contained,
+						   bool suspect, const bool btf)
 {
 	enum place place = place_of(file, btf);
 	struct dentry *dentry;
 
-	if (place == PLACE_SUSPICIOUS)
-		return CLASS_SUSPICIOUS;
-	if (script && script_is_suspicious(bpf_get_current_task()))
+	if (suspect || place == PLACE_SUSPICIOUS)
 		return CLASS_SUSPICIOUS;
 	dentry = LOAD(btf, file, f_path.dentry);
-	if (has_inet_stdio(task) && is_interpreter(address(LOAD(btf, dentry, d_name.name)), LOAD(btf, dentry, d_name.len)))
+	if (has_inet_stdio(task, btf) &&
+	    is_interpreter(address(LOAD(btf, dentry, d_name.name)), LOAD(btf, dentry, d_name.len)))
 		return CLASS_SUSPICIOUS;
 	if (contained || pid_namespace_level(task, btf) > 0)
 		return CLASS_CONTAINER;

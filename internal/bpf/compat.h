@@ -49,12 +49,16 @@ static __always_inline struct file *file_of_task_work(struct callback_head *work
 {
 	__u64 offset;
 
-	if (bpf_core_field_exists(struct file, f_task_work))
+	if (bpf_core_field_exists(struct file, f_task_work)) {
 		offset = bpf_core_field_offset(struct file, f_task_work);
-	else if (bpf_core_field_exists(struct file___v5_19, f_rcuhead))
+		barrier_var(offset);
+	} else if (bpf_core_field_exists(struct file___v5_19, f_rcuhead)) {
 		offset = bpf_core_field_offset(struct file___v5_19, f_rcuhead);
-	else
+		barrier_var(offset);
+	} else {
 		offset = bpf_core_field_offset(struct file___v5_4, f_u.fu_rcuhead);
+		barrier_var(offset);
+	}
 	return (struct file *)((__u64)work - offset);
 }
 
@@ -65,18 +69,31 @@ struct kernfs_node___v6_15 {
 
 static __always_inline struct kernfs_node *kernfs_parent_of(struct kernfs_node *kn)
 {
-	struct kernfs_node___v6_15 *new = (void *)kn;
+	struct kernfs_node *parent = NULL;
+	__u64 offset;
 
-	if (bpf_core_field_exists(new->__parent))
-		return BPF_CORE_READ(new, __parent);
-	return BPF_CORE_READ(kn, parent);
+	/*
+	 * The offset, not the read, is chosen: the compiler would merge two
+	 * reads into one with both relocations, of which one must fail.
+	 */
+	if (bpf_core_field_exists(struct kernfs_node___v6_15, __parent)) {
+		offset = bpf_core_field_offset(struct kernfs_node___v6_15, __parent);
+		barrier_var(offset);
+	} else {
+		offset = bpf_core_field_offset(struct kernfs_node, parent);
+		barrier_var(offset);
+	}
+	bpf_probe_read_kernel(&parent, sizeof(parent), (void *)kn + offset);
+	return parent;
 }
 
 /* 6.3: struct cred's capabilities became one u64; before, two u32. */
-static __always_inline __u64 capabilities(const kernel_cap_t *set)
+static __always_inline __u64 capabilities(const kernel_cap_t *set, const bool btf)
 {
 	__u64 caps = 0;
 
+	if (btf && bpf_core_field_exists(set->val))
+		return set->val;
 	bpf_probe_read_kernel(&caps, sizeof(caps), set);
 	return caps;
 }
@@ -157,7 +174,6 @@ static __always_inline __u64 cgroup_of_socket(const struct sock *sk)
 	return BPF_CORE_READ(cgroup, kn, id);
 }
 
-
 /*
  * Idmapped mounts, 5.12. At first the mount names a user namespace; since 6.2
  * a struct mnt_idmap, with an owning namespace and later with its own maps.
@@ -178,8 +194,9 @@ static __always_inline __u64 mount_id_map(struct vfsmount *mount, struct user_na
 	struct uid_gid_map *map;
 
 	if (bpf_core_field_exists(struct mnt_idmap, uid_map)) {
-		map = (void *)((__u64)BPF_CORE_READ(mount, mnt_idmap) + (group ? bpf_core_field_offset(struct mnt_idmap, gid_map) :
-										 bpf_core_field_offset(struct mnt_idmap, uid_map)));
+		map = (void *)((__u64)BPF_CORE_READ(mount, mnt_idmap) +
+			       (group ? bpf_core_field_offset(struct mnt_idmap, gid_map)
+				      : bpf_core_field_offset(struct mnt_idmap, uid_map)));
 		return BPF_CORE_READ(map, nr_extents) ? (__u64)map : 0;
 	}
 	if (bpf_core_field_exists(struct mnt_idmap___v6_2, owner)) {
@@ -190,19 +207,19 @@ static __always_inline __u64 mount_id_map(struct vfsmount *mount, struct user_na
 	}
 	if (!owner || owner == of_file_system || !BPF_CORE_READ(owner, level))
 		return 0;
-	return (__u64)owner + (group ? bpf_core_field_offset(struct user_namespace, gid_map) :
-				       bpf_core_field_offset(struct user_namespace, uid_map));
+	return (__u64)owner + (group ? bpf_core_field_offset(struct user_namespace, gid_map)
+				     : bpf_core_field_offset(struct user_namespace, uid_map));
 }
 
 /*
  * 5.8: the credentials may come from another file than the one that is run
  * (binfmt_misc with the flag C).
  */
-static __always_inline struct file *file_of_credentials(struct linux_binprm *bprm)
+static __always_inline struct file *file_of_credentials(struct linux_binprm *bprm, const bool btf)
 {
 	if (bpf_core_field_exists(bprm->execfd_creds) && BPF_CORE_READ_BITFIELD_PROBED(bprm, execfd_creds))
-		return BPF_CORE_READ(bprm, executable);
-	return BPF_CORE_READ(bprm, file);
+		return LOAD(btf, bprm, executable);
+	return LOAD(btf, bprm, file);
 }
 
 /* The first argument of a call through the 32-bit entry. */

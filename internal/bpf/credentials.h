@@ -29,9 +29,9 @@ struct credentials {
 
 static __always_inline void read_credentials(struct credentials *out, const struct cred *cred, const bool btf)
 {
-	out->permitted = capabilities(&cred->cap_permitted);
-	out->effective = capabilities(&cred->cap_effective);
-	out->ambient = capabilities(&cred->cap_ambient);
+	out->permitted = capabilities(&cred->cap_permitted, btf);
+	out->effective = capabilities(&cred->cap_effective, btf);
+	out->ambient = capabilities(&cred->cap_ambient, btf);
 	out->uid = LOAD(btf, cred, uid.val);
 	out->gid = LOAD(btf, cred, gid.val);
 	out->euid = LOAD(btf, cred, euid.val);

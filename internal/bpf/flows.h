@@ -24,7 +24,7 @@ struct flow {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 32768);
+	__uint(max_entries, 16384);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
 } flows SEC(".maps");

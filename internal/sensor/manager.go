@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -128,7 +129,11 @@ func (m *Manager) settings(host *probe.Host) probe.Settings {
 	for name, value := range m.options.Constants {
 		constants[name] = value
 	}
-	return probe.Settings{Constants: constants}
+	sizes := map[string]uint32{}
+	if !m.options.Detailed {
+		sizes["events"] = uint32(os.Getpagesize()) // nobody writes there
+	}
+	return probe.Settings{Constants: constants, MaxEntries: sizes}
 }
 
 const windowsPerSecond = 10

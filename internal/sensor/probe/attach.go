@@ -92,6 +92,9 @@ func (r *rungState) attach(name string) error {
 		return err
 	}
 	r.links = append(r.links, attached)
+	if err := r.probe.linger.hold(attached); err != nil {
+		r.probe.log.Debug("detaching will take its time", "program", name, "err", err)
+	}
 	return nil
 }
 
@@ -142,10 +145,7 @@ func iteratedMap(program string) string {
 }
 
 func (r *rungState) close() {
-	var errs []error
-	for _, l := range r.links {
-		errs = append(errs, l.Close())
-	}
+	errs := []error{closeLinks(r.links)}
 	for _, iterator := range r.iterators {
 		errs = append(errs, iterator.Close())
 	}

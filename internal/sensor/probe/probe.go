@@ -93,7 +93,7 @@ type Settings struct {
 	// Constants are frozen into the program before load, by variable name.
 	// A name that an object does not declare is skipped.
 	Constants map[string]any
-	// MaxEntries changes the size of tables by map name, for tests.
+	// MaxEntries changes the size of tables by map name.
 	MaxEntries map[string]uint32
 }
 
@@ -110,7 +110,9 @@ type Probe struct {
 
 	mu        sync.Mutex // guards what follows: Compat is attached late
 	programs  map[string]*ebpf.Program
+	covered   map[string]bool // by a program that stands in
 	links     []link.Link
+	linger    linger
 	iterators map[string]*link.Iter
 	variables map[string]*ebpf.Variable
 }
@@ -121,6 +123,7 @@ func Start(spec *Spec, host *Host, shared *Shared, settings Settings, log *slog.
 	p := &Probe{
 		spec: spec, host: host, settings: settings, log: log.With("probe", spec.Name()),
 		programs:  map[string]*ebpf.Program{},
+		covered:   map[string]bool{},
 		iterators: map[string]*link.Iter{},
 	}
 	// The parsed object is some megabytes; what comes later parses it again.
@@ -310,12 +313,56 @@ func (p *Probe) RecursionMisses() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var n uint64
-	for _, program := range p.programs {
-		if stats, err := program.Stats(); err == nil {
+	for name, program := range p.programs {
+		if stats, err := program.Stats(); err == nil && !p.covered[name] {
 			n += stats.RecursionMisses
 		}
 	}
 	return n
+}
+
+// Cover says that what the recursion guard keeps a program from seeing is
+// seen by another, so that its misses are no losses.
+func (p *Probe) Cover(programs ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, name := range programs {
+		p.covered[name] = true
+	}
+}
+
+// Misses is how often the recursion guard kept one program from running.
+func (p *Probe) Misses(program string) (uint64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	loaded := p.programs[program]
+	if loaded == nil {
+		return 0, fmt.Errorf("program %s is not loaded", program)
+	}
+	stats, err := loaded.Stats()
+	if err != nil {
+		return 0, fmt.Errorf("program %s: %w", program, err)
+	}
+	return stats.RecursionMisses, nil
+}
+
+// ProgramID is the kernel's number of a loaded program.
+func (p *Probe) ProgramID(name string) (uint32, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	program := p.programs[name]
+	if program == nil {
+		return 0, fmt.Errorf("program %s is not loaded", name)
+	}
+	info, err := program.Info()
+	if err != nil {
+		return 0, fmt.Errorf("program %s: %w", name, err)
+	}
+	id, ok := info.ID()
+	if !ok {
+		return 0, fmt.Errorf("program %s has no id", name)
+	}
+	return uint32(id), nil
 }
 
 // Close detaches and unloads. What was counted is gone with it.
@@ -323,10 +370,7 @@ func (p *Probe) Close() error {
 	if p.spec.Stop != nil {
 		p.spec.Stop()
 	}
-	var errs []error
-	for _, l := range slices.Backward(p.links) {
-		errs = append(errs, l.Close())
-	}
+	errs := []error{closeLinks(p.links), p.linger.close()}
 	for _, iterator := range p.iterators {
 		errs = append(errs, iterator.Close())
 	}

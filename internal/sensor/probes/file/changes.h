@@ -151,7 +151,7 @@ __noinline int begin_change(__u64 owner, __u64 address)
 	return 0;
 }
 
-static __always_inline void count_access(const struct watch *watch, enum file_operation operation);
+__noinline int count_access(__u32 severities, __u32 operation);
 
 /* Counts a write to a name, unless this call has counted it already. */
 static __always_inline void count_once(struct pending *pending, __u64 id, const struct watch *watch)
@@ -166,7 +166,7 @@ static __always_inline void count_once(struct pending *pending, __u64 id, const 
 		pending->counted[i] = id;
 		pending->counted_count = i + 1;
 	}
-	count_access(watch, OPERATION_WRITE);
+	count_access(severities_of(watch), OPERATION_WRITE);
 }
 
 /* Counts the names of a that are not among those of b. */

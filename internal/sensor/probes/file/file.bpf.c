@@ -32,17 +32,18 @@ enum {
 
 COUNTER(file_access_total, SEVERITY_COUNT * OPERATION_COUNT);
 
-static __always_inline void count_access(const struct watch *watch, enum file_operation operation)
+/* A function of its own, so that the event is off the stack while names are looked up. */
+__noinline int count_access(__u32 severities, __u32 operation)
 {
-	__u32 severities = watch->read | watch->write << 8;
-	__u32 severity = (severities >> operation * 8) & 0xff;
+	__u32 severity = (severities >> (operation & 1) * 8) & 0xff;
 	struct event event = { .what = severity, .how = operation };
 
 	if (severity >= SEVERITY_COUNT)
-		return;
-	add(&file_access_total, severity * OPERATION_COUNT + operation, 1);
+		return 0;
+	add(&file_access_total, severity * OPERATION_COUNT + (operation & 1), 1);
 	if (detailed)
 		emit(&event, PROBE_FILE, EVENT_FILE);
+	return 0;
 }
 
 /* One successful open that passed the quick check. */
@@ -59,7 +60,8 @@ __noinline int opened(__u64 address, bool truncated)
 	mount = (__u64)BPF_CORE_READ(file, f_path.mnt) - bpf_core_field_offset(struct mount, mnt);
 	if (!match_file((__u64)inode, (__u64)BPF_CORE_READ(file, f_path.dentry), mount, &watch))
 		return 0;
-	count_access(&watch, (mode & FMODE_WRITE_BIT) || truncated ? OPERATION_WRITE : OPERATION_READ);
+	count_access(severities_of(&watch),
+		     (mode & FMODE_WRITE_BIT) || truncated ? OPERATION_WRITE : OPERATION_READ);
 	return 0;
 }
 

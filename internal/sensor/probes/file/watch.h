@@ -198,8 +198,8 @@ static __always_inline __u32 differs(__u32 a, __u32 b)
 __noinline int matches(__u32 number, __u64 name, __u32 length)
 {
 	struct pattern *pattern = bpf_map_lookup_elem(&patterns, &number);
-	__u8 head[NAME_LEN] = {}, tail[NAME_LEN] = {};
 	__u32 prefix, suffix, i, wrong = 0;
+	__u8 text[NAME_LEN] = {};
 
 	if (!pattern)
 		return false;
@@ -207,16 +207,25 @@ __noinline int matches(__u32 number, __u64 name, __u32 length)
 	suffix = pattern->suffix;
 	if (length < prefix + suffix || (!pattern->star && length != prefix))
 		return false;
-	bpf_probe_read_kernel_str(head, sizeof(head), (void *)name);
-	bpf_probe_read_kernel_str(tail, sizeof(tail), (void *)(name + length - suffix));
+	bpf_probe_read_kernel_str(text, sizeof(text), (void *)name);
 	for (i = 0; i < NAME_LEN; i++) {
-		__u32 want = pattern->text[i], at = (i - prefix) & (NAME_LEN - 1);
+		__u32 want = pattern->text[i];
 
-		wrong |= is_below(i, prefix) & differs(want, '?') & differs(want, head[i]);
-		wrong |= (1 - is_below(i, prefix)) & is_below(i, prefix + suffix) & differs(want, '?') &
-			 differs(want, tail[at]);
+		wrong |= is_below(i, prefix) & differs(want, '?') & differs(want, text[i]);
+	}
+	bpf_probe_read_kernel_str(text, sizeof(text), (void *)(name + length - suffix));
+	for (i = 0; i < NAME_LEN; i++) {
+		__u32 want = pattern->text[(prefix + i) & (NAME_LEN - 1)];
+
+		wrong |= is_below(i, suffix) & differs(want, '?') & differs(want, text[i]);
 	}
 	return !wrong;
+}
+
+/* Both severities in one word, which an event's frame on the stack is not in. */
+static __always_inline __u32 severities_of(const struct watch *watch)
+{
+	return watch->read | watch->write << 8;
 }
 
 /* The severer of two: the lower number. */

@@ -31,6 +31,7 @@ const (
 	bpfMapPending                    = "pending"
 	bpfMapProcesses                  = "processes"
 	bpfMapSockets                    = "sockets"
+	bpfMapStoodIn                    = "stood_in"
 	bpfMapTcpActive                  = "tcp_active"
 	bpfProgCountFlows                = "count_flows"
 	bpfProgFillSockets               = "fill_sockets"
@@ -159,6 +160,7 @@ type bpfMapSpecs struct {
 	Pending           *ebpf.MapSpec `ebpf:"pending"`
 	Processes         *ebpf.MapSpec `ebpf:"processes"`
 	Sockets           *ebpf.MapSpec `ebpf:"sockets"`
+	StoodIn           *ebpf.MapSpec `ebpf:"stood_in"`
 	TcpActive         *ebpf.MapSpec `ebpf:"tcp_active"`
 }
 
@@ -211,6 +213,7 @@ type bpfMaps struct {
 	Pending           *ebpf.Map `ebpf:"pending"`
 	Processes         *ebpf.Map `ebpf:"processes"`
 	Sockets           *ebpf.Map `ebpf:"sockets"`
+	StoodIn           *ebpf.Map `ebpf:"stood_in"`
 	TcpActive         *ebpf.Map `ebpf:"tcp_active"`
 }
 
@@ -231,6 +234,7 @@ func (m *bpfMaps) Close() error {
 		m.Pending,
 		m.Processes,
 		m.Sockets,
+		m.StoodIn,
 		m.TcpActive,
 	)
 }

@@ -15,8 +15,12 @@ import (
 	"security-exporter/internal/sensor/probe"
 )
 
-// maxNamespaces bounds the network namespaces that are looked into.
-const maxNamespaces = 1024
+const (
+	// maxNamespaces bounds the network namespaces that are looked into.
+	maxNamespaces = 1024
+	// maxPaths is how many ways into each are kept, since processes end.
+	maxPaths = 8
+)
 
 // fill enters the connections that are older than the exporter, one network
 // namespace after the other. It runs in a thread of its own, which ends with
@@ -42,11 +46,18 @@ func fillNamespaces(p *probe.Probe) error {
 	}
 	var missed int
 	var first error
-	for id, path := range paths {
+	for id, ways := range paths {
 		if id == own {
 			continue
 		}
-		if err := fillNamespace(p, path); err != nil {
+		err := enterAny(ways)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it ended with its processes
+		}
+		if err == nil {
+			_, err = p.Iterate("fill_sockets", 1)
+		}
+		if err != nil {
 			missed++
 			if first == nil {
 				first = err
@@ -60,7 +71,19 @@ func fillNamespaces(p *probe.Probe) error {
 	return nil
 }
 
-func fillNamespace(p *probe.Probe, path string) error {
+// enterAny puts the calling thread into a namespace by the first way that is
+// still there.
+func enterAny(ways []string) error {
+	var err error
+	for _, path := range ways {
+		if err = enter(path); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return err
+}
+
+func enter(path string) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open network namespace %s: %w", path, err)
@@ -69,8 +92,7 @@ func fillNamespace(p *probe.Probe, path string) error {
 	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("enter network namespace %s: %w", path, err)
 	}
-	_, err = p.Iterate("fill_sockets", 1)
-	return err
+	return nil
 }
 
 // namespace is a network namespace's identity: device and inode of nsfs.
@@ -84,10 +106,10 @@ func identify(path string) (namespace, error) {
 	return namespace{uint64(st.Dev), st.Ino}, nil
 }
 
-// namespaces finds one path into each network namespace: those of processes,
-// and those that have a name (ip-netns(8)) and perhaps no process.
-func namespaces(host *probe.Host) map[namespace]string {
-	found := map[namespace]string{}
+// namespaces finds ways into each network namespace: those of processes, and
+// those that have a name (ip-netns(8)) and perhaps no process.
+func namespaces(host *probe.Host) map[namespace][]string {
+	found := map[namespace][]string{}
 	for _, pattern := range []string{
 		filepath.Join(host.ProcFS, "[0-9]*/ns/net"),
 		filepath.Join(host.RootFS, "run/netns/*"),
@@ -98,8 +120,11 @@ func namespaces(host *probe.Host) map[namespace]string {
 			if err != nil || !isNamespace(path) {
 				continue // the process is gone, or it is no namespace
 			}
-			if _, known := found[id]; !known && len(found) < maxNamespaces {
-				found[id] = path
+			if found[id] == nil && len(found) >= maxNamespaces {
+				continue
+			}
+			if len(found[id]) < maxPaths {
+				found[id] = append(found[id], path)
 			}
 		}
 	}

@@ -32,6 +32,9 @@ int BPF_PROG(on_inet_sock_set_state, const struct sock *sk, int oldstate, int ne
 	return state_changes(sk, oldstate, newstate, true);
 }
 
+/* Runs of the program below in place of the one above. */
+COUNTER(stood_in, 1);
+
 /*
  * The same again: takes over the changes in an interrupt that hit the program
  * above, since 6.1 (guard.h). Before, nothing is held up.
@@ -41,6 +44,7 @@ int BPF_PROG(on_held_up_inet_sock_set_state, const struct sock *sk, int oldstate
 {
 	if (!is_of_interest(oldstate, newstate) || !is_held_up())
 		return 0;
+	add(&stood_in, 0, 1);
 	return state_changes(sk, oldstate, newstate, true);
 }
 
@@ -48,8 +52,10 @@ int BPF_PROG(on_held_up_inet_sock_set_state, const struct sock *sk, int oldstate
 SEC("iter/bpf_prog")
 int find_guard(struct bpf_iter__bpf_prog *ctx)
 {
-	if (ctx->prog)
-		find_guard_of(ctx->prog);
+	struct bpf_prog *prog = ctx->prog;
+
+	if (prog)
+		find_guard_of(prog);
 	return 0;
 }
 
@@ -83,7 +89,7 @@ struct listening_port {
 /* Ports that were listened on when the table was filled. Emptied after. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct listener);
 	__type(value, __u8);

@@ -5,7 +5,12 @@
 package network
 
 import (
+	"errors"
+	"fmt"
+	"slices"
+
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/metric"
@@ -36,6 +41,9 @@ func New() *probe.Spec {
 		Parts: []probe.Part{
 			{Name: "tcp", Rungs: tcpRungs()},
 			{Name: "udp", Rungs: udpRungs()},
+			{Name: "tcp in interrupts", Auxiliary: true, Applies: hasGuard, Rungs: []probe.Rung{
+				{Hook: "tp_btf/inet_sock_set_state", Programs: []string{"find_guard", "on_held_up_inet_sock_set_state"}},
+			}},
 			{Name: "older connections", Auxiliary: true, Rungs: []probe.Rung{
 				{Hook: "iter/tcp", Programs: []string{"fill_sockets"}},
 			}},
@@ -43,10 +51,52 @@ func New() *probe.Spec {
 				{Hook: "iter/bpf_map_elem", Programs: []string{"count_flows"}},
 			}},
 		},
-		Started: fill,
+		Started: started,
 		Collect: func(p *probe.Probe, batch *metric.Batch) { collect(p, active, flows, batch) },
 		Tables:  func(p *probe.Probe) []probe.Table { return tables(p, flows) },
 	}
+}
+
+func started(p *probe.Probe) error { return errors.Join(standIn(p), fill(p)) }
+
+// hasGuard: since 6.1 a tracing program is kept from running twice on a CPU,
+// and the part that makes up for it needs the rung that it makes up for.
+func hasGuard(p *probe.Probe) error {
+	var program *btf.Struct
+	if !p.Runs("on_inet_sock_set_state") || p.Host().BTF.TypeByName("bpf_prog", &program) != nil {
+		return probe.ErrNotApplicable
+	}
+	if !slices.ContainsFunc(program.Members, func(m btf.Member) bool { return m.Name == "active" }) {
+		return probe.ErrNotApplicable
+	}
+	return nil
+}
+
+// standIn tells the second program where the first one's guard is.
+func standIn(p *probe.Probe) error {
+	const first, second = "on_inet_sock_set_state", "on_held_up_inet_sock_set_state"
+	if !p.Runs(second) {
+		return nil
+	}
+	id, err := p.ProgramID(first)
+	if err != nil {
+		return err
+	}
+	if err := p.Variable("guarded_program").Set(id); err != nil {
+		return fmt.Errorf("set guarded_program: %w", err)
+	}
+	if _, err := p.Iterate("find_guard", 1); err != nil {
+		return err
+	}
+	var distance uint64
+	if err := p.Variable("guard_distance").Get(&distance); err != nil {
+		return fmt.Errorf("get guard_distance: %w", err)
+	}
+	if distance == 0 {
+		return errors.New("the guard of " + first + " was not found")
+	}
+	p.Cover(first, second)
+	return nil
 }
 
 func tcpRungs() []probe.Rung {

@@ -513,7 +513,7 @@ func TestCollect(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	tables := p.Spec().Tables(p)
-	if fmt.Sprint(tables) != "[{sockets 2 65536 0} {flows 3 32768 0} {pending 0 2048 0}]" {
+	if fmt.Sprint(tables) != "[{sockets 2 65536 0} {flows 3 16384 0} {pending 0 2048 0}]" {
 		t.Errorf("tables: %v", tables)
 	}
 }

@@ -16,7 +16,7 @@
 
 enum { CLONE_NEWUSER_FLAG = 0x10000000, NO_ID_16 = 0xffff };
 
-COUNTER(privilege_escalation_total, PRIVILEGE_COUNT * RESULT_COUNT);
+COUNTER(privilege_escalation_total, PRIVILEGE_COUNT *RESULT_COUNT);
 COUNTER(privilege_gained_total, GAIN_COUNT);
 
 /* A thread inside a call: what it had before, and the call's first argument. */
@@ -80,7 +80,7 @@ static __always_inline bool is_short(const struct process *process, __u32 euid, 
 static __always_inline void compare(struct process *process, const struct cred *cred, const bool btf)
 {
 	__u32 claim = bpf_get_current_pid_tgid() >> 32 | 1U << 31, euid = LOAD(btf, cred, euid.val), seen_euid;
-	__u64 effective = capabilities(&cred->cap_effective);
+	__u64 effective = capabilities(&cred->cap_effective, btf);
 	struct before none = {};
 
 	if (!is_short(process, euid, effective) || !in_initial_namespace(cred, btf))
@@ -106,7 +106,7 @@ static __always_inline int remember(__u32 argument)
 	if (!in_scope())
 		return 0;
 	before.euid = BPF_CORE_READ(cred, euid.val);
-	before.effective = capabilities(&cred->cap_effective);
+	before.effective = capabilities(&cred->cap_effective, false);
 	if (bpf_map_update_elem(&pending_calls, &tid, &before, BPF_ANY))
 		add(&map_evictions, TABLE_PENDING, 1);
 	return 0;
@@ -129,7 +129,8 @@ static __always_inline int leave(enum privilege_call call, enum privilege_gain h
 	struct task_struct *task = (void *)bpf_get_current_task();
 	const struct cred *cred = BPF_CORE_READ(task, cred);
 	__u32 euid = BPF_CORE_READ(cred, euid.val), old_euid = euid;
-	__u64 id = bpf_get_current_pid_tgid(), effective = capabilities(&cred->cap_effective), old_effective = effective;
+	__u64 id = bpf_get_current_pid_tgid(), effective = capabilities(&cred->cap_effective, false),
+	      old_effective = effective;
 	__u32 tid = id, tgid = id >> 32;
 	struct process *process;
 	struct before *before;
@@ -184,7 +185,8 @@ static __always_inline int leave_fs_user(__u32 id, long ret, bool entered)
 		return 0;
 	}
 	return leave(PRIVILEGE_SETUID, GAIN_SET_ID,
-		     ret < 0 || kernel_uid(BPF_CORE_READ(cred, user_ns), id) != BPF_CORE_READ(cred, fsuid.val), entered);
+		     ret < 0 || kernel_uid(BPF_CORE_READ(cred, user_ns), id) != BPF_CORE_READ(cred, fsuid.val),
+		     entered);
 }
 
 static __always_inline int leave_fs_group(__u32 id, long ret)

@@ -37,9 +37,10 @@ static __always_inline enum verdict set_id_bit(__u32 owner, __u32 old, __u32 new
 }
 
 static __always_inline void judge_bits(struct exec_verdict *out, struct file *file, const struct credentials *old,
-				       const struct credentials *new)
+				       const struct credentials *new, const bool btf)
 {
-	__u16 mode = BPF_CORE_READ(file, f_inode, i_mode);
+	struct inode *inode = LOAD(btf, file, f_inode);
+	__u16 mode = LOAD(btf, inode, i_mode);
 	enum verdict group;
 
 	out->old_id = old->euid;
@@ -62,8 +63,9 @@ static __always_inline void judge_bits(struct exec_verdict *out, struct file *fi
  * reasons: those are excluded. bprm->unsafe says that there was a reason to
  * refuse: no_new_privs, a tracer, a shared fs_struct.
  */
-static __always_inline bool capabilities_refused(struct linux_binprm *bprm, enum verdict bits, const struct credentials *old,
-						 const struct credentials *new, __u32 root)
+static __always_inline bool capabilities_refused(struct linux_binprm *bprm, enum verdict bits,
+						 const struct credentials *old, const struct credentials *new,
+						 __u32 root)
 {
 	int unsafe = BPF_CORE_READ(bprm, unsafe);
 
@@ -81,15 +83,22 @@ static __always_inline bool capabilities_refused(struct linux_binprm *bprm, enum
  * a file's capabilities then count for nothing; except that a set-user-id-root
  * program with capabilities of its own gets just those.
  */
-static __always_inline enum verdict judge_capabilities(struct linux_binprm *bprm, const struct cred *cred, enum verdict bits,
-							const struct credentials *old, const struct credentials *new)
+static __always_inline enum verdict judge_capabilities(struct linux_binprm *bprm, const struct cred *cred,
+						       enum verdict bits, const struct credentials *old,
+						       const struct credentials *new, const bool btf)
 {
-	__u32 root = kernel_uid(BPF_CORE_READ(cred, user_ns), 0);
-	bool root_rule = !(BPF_CORE_READ(cred, securebits) & SECBIT_NOROOT_BIT);
-	__u64 all = capabilities(&cred->cap_bset) | capabilities(&cred->cap_inheritable);
 	__u64 permitted = new->permitted & ~old->permitted;
 	__u64 effective = new->effective & ~old->effective & ~new->ambient;
+	__u32 root;
+	bool root_rule;
+	__u64 all;
 
+	/* nearly every exec: nothing was given, and nothing stood in the way */
+	if (!(permitted | effective) && (!bprm || !LOAD(btf, bprm, unsafe)))
+		return UNTOUCHED;
+	root = kernel_uid(BPF_CORE_READ(cred, user_ns), 0);
+	root_rule = !(BPF_CORE_READ(cred, securebits) & SECBIT_NOROOT_BIT);
+	all = capabilities(&cred->cap_bset, false) | capabilities(&cred->cap_inheritable, false);
 	if (root_rule && new->euid == root && (new->uid == root || new->permitted == all))
 		return UNTOUCHED;
 	if (root_rule && new->uid == root)

@@ -42,8 +42,8 @@ static __always_inline int exec(struct linux_binprm *bprm, struct file *file, co
 	} else {
 		assume_ordinary(&old, &new);
 	}
-	judge_bits(&verdict, file, &old, &new);
-	verdict.capabilities = judge_capabilities(bprm, new_cred, verdict.bits, &old, &new);
+	judge_bits(&verdict, file, &old, &new, btf);
+	verdict.capabilities = judge_capabilities(bprm, new_cred, verdict.bits, &old, &new, btf);
 	if (verdict.bits != UNTOUCHED)
 		count_call(PRIVILEGE_SUID_EXEC, verdict.bits == REFUSED, verdict.old_id, verdict.new_id);
 	if (verdict.capabilities != UNTOUCHED)
@@ -71,7 +71,7 @@ static __always_inline int see_after_exec(struct task_struct *task, const bool b
 		return 0;
 	process = bpf_map_lookup_elem(&processes, &tgid);
 	if (process)
-		see(process, LOAD(btf, cred, euid.val), capabilities(&cred->cap_effective), true);
+		see(process, LOAD(btf, cred, euid.val), capabilities(&cred->cap_effective, btf), true);
 	return 0;
 }
 
@@ -356,7 +356,7 @@ int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
 SEC("tp_btf/sched_prepare_exec")
 int BPF_PROG(on_sched_prepare_exec, struct task_struct *task, struct linux_binprm *bprm)
 {
-	return exec(bprm, file_of_credentials(bprm), task->cred, bprm->cred, true);
+	return exec(bprm, file_of_credentials(bprm, true), task->cred, bprm->cred, true);
 }
 
 /* The same as a raw tracepoint, for kernels that refuse programs of type tracing. */
@@ -366,7 +366,7 @@ int on_raw_sched_prepare_exec(struct bpf_raw_tracepoint_args *raw)
 	struct task_struct *task = (void *)raw->args[0];
 	struct linux_binprm *bprm = (void *)raw->args[1];
 
-	return exec(bprm, file_of_credentials(bprm), BPF_CORE_READ(task, cred), BPF_CORE_READ(bprm, cred), false);
+	return exec(bprm, file_of_credentials(bprm, false), BPF_CORE_READ(task, cred), BPF_CORE_READ(bprm, cred), false);
 }
 
 /*
@@ -394,7 +394,7 @@ int on_raw_sched_process_exec(struct bpf_raw_tracepoint_args *raw)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_sched_process_exec_after, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
-	exec(bprm, file_of_credentials(bprm), NULL, task->cred, true);
+	exec(bprm, file_of_credentials(bprm, true), NULL, task->cred, true);
 	return see_after_exec(task, true);
 }
 
@@ -404,7 +404,7 @@ int on_raw_sched_process_exec_after(struct bpf_raw_tracepoint_args *raw)
 	struct task_struct *task = (void *)raw->args[0];
 	struct linux_binprm *bprm = (void *)raw->args[2];
 
-	exec(bprm, file_of_credentials(bprm), NULL, BPF_CORE_READ(task, cred), false);
+	exec(bprm, file_of_credentials(bprm, false), NULL, BPF_CORE_READ(task, cred), false);
 	return see_after_exec(task, false);
 }
 

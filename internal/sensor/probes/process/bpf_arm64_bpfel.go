@@ -26,13 +26,16 @@ const (
 	bpfMapProcessExecTotal             = "process_exec_total"
 	bpfMapProcessExitTotal             = "process_exit_total"
 	bpfMapProcesses                    = "processes"
+	bpfMapScriptVerdicts               = "script_verdicts"
 	bpfProgFillProcesses               = "fill_processes"
 	bpfProgOnClassicSchedProcessExec   = "on_classic_sched_process_exec"
 	bpfProgOnClassicSchedProcessExit   = "on_classic_sched_process_exit"
 	bpfProgOnClassicTaskNewtask        = "on_classic_task_newtask"
+	bpfProgOnRawSchedPrepareExec       = "on_raw_sched_prepare_exec"
 	bpfProgOnRawSchedProcessExec       = "on_raw_sched_process_exec"
 	bpfProgOnRawSchedProcessExit       = "on_raw_sched_process_exit"
 	bpfProgOnRawSchedProcessFork       = "on_raw_sched_process_fork"
+	bpfProgOnSchedPrepareExec          = "on_sched_prepare_exec"
 	bpfProgOnSchedProcessExec          = "on_sched_process_exec"
 	bpfProgOnSchedProcessExitGroupDead = "on_sched_process_exit_group_dead"
 	bpfProgOnSchedProcessExitLive      = "on_sched_process_exit_live"
@@ -91,9 +94,11 @@ type bpfProgramSpecs struct {
 	OnClassicSchedProcessExec   *ebpf.ProgramSpec `ebpf:"on_classic_sched_process_exec"`
 	OnClassicSchedProcessExit   *ebpf.ProgramSpec `ebpf:"on_classic_sched_process_exit"`
 	OnClassicTaskNewtask        *ebpf.ProgramSpec `ebpf:"on_classic_task_newtask"`
+	OnRawSchedPrepareExec       *ebpf.ProgramSpec `ebpf:"on_raw_sched_prepare_exec"`
 	OnRawSchedProcessExec       *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_exec"`
 	OnRawSchedProcessExit       *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_exit"`
 	OnRawSchedProcessFork       *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_fork"`
+	OnSchedPrepareExec          *ebpf.ProgramSpec `ebpf:"on_sched_prepare_exec"`
 	OnSchedProcessExec          *ebpf.ProgramSpec `ebpf:"on_sched_process_exec"`
 	OnSchedProcessExitGroupDead *ebpf.ProgramSpec `ebpf:"on_sched_process_exit_group_dead"`
 	OnSchedProcessExitLive      *ebpf.ProgramSpec `ebpf:"on_sched_process_exit_live"`
@@ -114,6 +119,7 @@ type bpfMapSpecs struct {
 	ProcessExecTotal   *ebpf.MapSpec `ebpf:"process_exec_total"`
 	ProcessExitTotal   *ebpf.MapSpec `ebpf:"process_exit_total"`
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
+	ScriptVerdicts     *ebpf.MapSpec `ebpf:"script_verdicts"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -158,6 +164,7 @@ type bpfMaps struct {
 	ProcessExecTotal   *ebpf.Map `ebpf:"process_exec_total"`
 	ProcessExitTotal   *ebpf.Map `ebpf:"process_exit_total"`
 	Processes          *ebpf.Map `ebpf:"processes"`
+	ScriptVerdicts     *ebpf.Map `ebpf:"script_verdicts"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -172,6 +179,7 @@ func (m *bpfMaps) Close() error {
 		m.ProcessExecTotal,
 		m.ProcessExitTotal,
 		m.Processes,
+		m.ScriptVerdicts,
 	)
 }
 
@@ -195,9 +203,11 @@ type bpfPrograms struct {
 	OnClassicSchedProcessExec   *ebpf.Program `ebpf:"on_classic_sched_process_exec"`
 	OnClassicSchedProcessExit   *ebpf.Program `ebpf:"on_classic_sched_process_exit"`
 	OnClassicTaskNewtask        *ebpf.Program `ebpf:"on_classic_task_newtask"`
+	OnRawSchedPrepareExec       *ebpf.Program `ebpf:"on_raw_sched_prepare_exec"`
 	OnRawSchedProcessExec       *ebpf.Program `ebpf:"on_raw_sched_process_exec"`
 	OnRawSchedProcessExit       *ebpf.Program `ebpf:"on_raw_sched_process_exit"`
 	OnRawSchedProcessFork       *ebpf.Program `ebpf:"on_raw_sched_process_fork"`
+	OnSchedPrepareExec          *ebpf.Program `ebpf:"on_sched_prepare_exec"`
 	OnSchedProcessExec          *ebpf.Program `ebpf:"on_sched_process_exec"`
 	OnSchedProcessExitGroupDead *ebpf.Program `ebpf:"on_sched_process_exit_group_dead"`
 	OnSchedProcessExitLive      *ebpf.Program `ebpf:"on_sched_process_exit_live"`
@@ -210,9 +220,11 @@ func (p *bpfPrograms) Close() error {
 		p.OnClassicSchedProcessExec,
 		p.OnClassicSchedProcessExit,
 		p.OnClassicTaskNewtask,
+		p.OnRawSchedPrepareExec,
 		p.OnRawSchedProcessExec,
 		p.OnRawSchedProcessExit,
 		p.OnRawSchedProcessFork,
+		p.OnSchedPrepareExec,
 		p.OnSchedProcessExec,
 		p.OnSchedProcessExitGroupDead,
 		p.OnSchedProcessExitLive,

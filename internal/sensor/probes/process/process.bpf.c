@@ -31,6 +31,17 @@ struct {
 	__uint(max_entries, 4096);
 } notices SEC(".maps");
 
+/*
+ * What the last look before an exec said of its scripts, by tgid. Least
+ * recently used: a process may be killed before its exec is counted.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u8);
+} script_verdicts SEC(".maps");
+
 static bool compat_noticed;
 
 /* The first 32-bit image: classic syscall tracepoints will not see its calls. */
@@ -76,7 +87,7 @@ static __always_inline void see_credentials(struct process *process, struct task
 	const struct cred *cred = LOAD(btf, task, cred);
 
 	process->seen_euid = LOAD(btf, cred, euid.val);
-	process->seen_caps = capabilities(&cred->cap_effective);
+	process->seen_caps = capabilities(&cred->cap_effective, btf);
 }
 
 /* Looks at the cgroup of the current task, if it is another than last time. */
@@ -88,6 +99,32 @@ static __always_inline void see_cgroup(struct process *process)
 		return;
 	process->cgroup_id = cgroup_id;
 	process->contained = is_in_container_cgroup(bpf_get_current_task());
+}
+
+/* Looks at the scripts of an exec that is about to happen. */
+static __always_inline int prepare(void)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u8 suspicious;
+
+	if (!in_scope())
+		return 0;
+	suspicious = script_is_suspicious(bpf_get_current_task());
+	bpf_map_update_elem(&script_verdicts, &tgid, &suspicious, BPF_ANY);
+	return 0;
+}
+
+/* The verdict of the look before; without one, the second best: a look now. */
+static __always_inline bool is_script_suspicious(__u32 tgid)
+{
+	__u8 *verdict = bpf_map_lookup_elem(&script_verdicts, &tgid);
+	bool suspicious;
+
+	if (!verdict)
+		return script_is_suspicious(bpf_get_current_task());
+	suspicious = *verdict;
+	bpf_map_delete_elem(&script_verdicts, &tgid);
+	return suspicious;
 }
 
 /* One successful exec. The task runs its new image; it is alone in its group. */
@@ -107,7 +144,7 @@ static __always_inline int exec(struct task_struct *task, bool script, const boo
 	} else {
 		see_cgroup(&new);
 	}
-	class = classify(task, file, new.contained, script, btf);
+	class = classify(task, file, new.contained, script && is_script_suspicious(tgid), btf);
 	if (!known) {
 		new.class = class;
 		see_credentials(&new, task, btf);
@@ -123,7 +160,6 @@ static __always_inline int exec(struct task_struct *task, bool script, const boo
 	report(EVENT_EXEC, class);
 	return 0;
 }
-
 
 /*
  * A new thread group. The child has not run yet. It has its parent's class,
@@ -199,6 +235,18 @@ int BPF_PROG(on_sched_process_exec, struct task_struct *task, int old_pid, struc
 	return exec(task, bprm->interp != bprm->filename, true);
 }
 
+/*
+ * tp_btf/sched_prepare_exec, 6.10. The last moment before the old image is
+ * given up. Without it a script is looked for when the exec has happened, and
+ * then it may be hidden behind files that the exec closed, or the old image
+ * may be taken for one.
+ */
+SEC("tp_btf/sched_prepare_exec")
+int BPF_PROG(on_sched_prepare_exec, struct task_struct *task, struct linux_binprm *bprm)
+{
+	return bprm->interp != bprm->filename ? prepare() : 0;
+}
+
 /* tp_btf/sched_process_fork, 5.5. Before the child first runs. */
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_sched_process_fork, struct task_struct *parent, struct task_struct *child)
@@ -240,6 +288,14 @@ int on_raw_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	BPF_CORE_READ_INTO(&image, bprm, buf);
 	look_at_image(image);
 	return exec((void *)ctx->args[0], BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename), false);
+}
+
+SEC("raw_tracepoint/sched_prepare_exec")
+int on_raw_sched_prepare_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct linux_binprm *bprm = (void *)ctx->args[1];
+
+	return BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename) ? prepare() : 0;
 }
 
 SEC("raw_tracepoint/sched_process_fork")

@@ -30,6 +30,10 @@ func New() *probe.Spec {
 		},
 		Parts: []probe.Part{
 			{Name: "processes", Rungs: rungs()},
+			{Name: "scripts", Auxiliary: true, Applies: hasPrepareExec, Rungs: []probe.Rung{
+				{Hook: "tp_btf/sched_prepare_exec", Programs: []string{"on_sched_prepare_exec"}},
+				{Hook: "raw_tracepoint/sched_prepare_exec", Programs: []string{"on_raw_sched_prepare_exec"}},
+			}},
 			{Name: "older processes", Auxiliary: true, Rungs: []probe.Rung{
 				{Hook: "iter/task", Programs: []string{"fill_processes"}},
 			}},
@@ -83,6 +87,15 @@ func exitArguments(n int) func(*probe.Host) error {
 		}
 		return nil
 	}
+}
+
+// hasPrepareExec: the tracepoint exists since 6.10. Before, scripts are looked
+// for when the exec has happened.
+func hasPrepareExec(p *probe.Probe) error {
+	if p.Host().TracepointParams("sched_prepare_exec") == 0 {
+		return fmt.Errorf("%w: no sched_prepare_exec before 6.10", probe.ErrNotApplicable)
+	}
+	return nil
 }
 
 // fill enters the processes that are older than the exporter.

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package process
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"security-exporter/internal/bpf/abi"
+	"security-exporter/internal/sensor/probe"
+	"security-exporter/internal/testkit"
+)
+
+func entries(t testing.TB, p *probe.Probe) map[uint32]abi.Process {
+	t.Helper()
+	out := map[uint32]abi.Process{}
+	var tgid uint32
+	var process abi.Process
+	all := p.Map("processes").Iterate()
+	for all.Next(&tgid, &process) {
+		out[tgid] = process
+	}
+	if err := all.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// 8 threads fork and execute on all CPUs at once. The recursion guard is
+// looked at when the probe is closed.
+func TestHammer(t *testing.T) {
+	host := inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	p := testkit.StartProbe(t, host, New(), cgroup.Only())
+	w := startIn(t, cgroup, userPlace)
+	const n = 8000
+	path := put(t, folder(t, systemPlace), "program", exiting())
+	watch := newWatch(t, p)
+	w.Do("hammer", strconv.Itoa(n), path)
+	watch.expect(t, perClass{"system": n}, perClass{"system": n, "user": n}, nil)
+	if got := entries(t, p); len(got) != 1 {
+		t.Errorf("%d processes in the table, want the worker", len(got))
+	}
+}
+
+// A full table: execs and exits are exact, and what did not fit is counted,
+// once at the fork and once at the exec.
+func TestTableFull(t *testing.T) {
+	host := inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	settings := cgroup.Only()
+	const room, n = 64, 200
+	settings.MaxEntries = map[string]uint32{"processes": room}
+	p := testkit.StartProbe(t, host, New(), settings)
+	if !p.Runs("on_sched_process_exit_group_dead") {
+		t.Skip("needs 6.16: before, the exit of a process that is not in the table is not counted")
+	}
+	w := startIn(t, cgroup, userPlace)
+	watch := newWatch(t, p)
+	w.Do("hold", strconv.Itoa(room-1), "stdin=pipe", put(t, folder(t, systemPlace), "program", blocking()))
+	watch.expect(t, perClass{"system": room - 1}, nil, perClass{"system": room - 1})
+	w.Do("hold", strconv.Itoa(n), "stdin=pipe", put(t, folder(t, userPlace), "program", blocking()))
+	w.Do("hold", strconv.Itoa(n), "stdin=tcp4", put(t, folder(t, systemPlace), "sh", blocking()))
+	w.Do("forks", strconv.Itoa(n), "0")
+	w.Do("let-go")
+	all := perClass{"system": room - 1, "user": n, "suspicious": n}
+	forked := perClass{"system": room - 1, "user": 2 * n, "suspicious": n}
+	watch.Expect(t, map[string]map[int]int64{
+		execs: all.byIndex(t), exits: forked.byIndex(t),
+		"map_evictions": {int(abi.TableProcesses): 5 * n},
+	})
+	// there is room again
+	target{make: in(tempPlace, "program")}.run(t, p, w, "suspicious")
+}
+
+// Processes older than the probe are active at once, and their exits counted.
+func TestOlderProcesses(t *testing.T) {
+	host := inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	w := startIn(t, cgroup, userPlace)
+	for _, args := range [][]string{
+		{"stdin=pipe", put(t, folder(t, systemPlace), "program", blocking())},
+		{"stdin=pipe", put(t, folder(t, userPlace), "program", blocking())},
+		{"stdin=pipe", put(t, folder(t, tempPlace), "program", blocking())},
+		{"stdin=pipe", "namespace=pid", put(t, folder(t, userPlace), "program", blocking())},
+		{"stdin=tcp4", put(t, folder(t, systemPlace), "python3.11", blocking())},
+		{"stdout=tcp6", "stdin=pipe", put(t, folder(t, systemPlace), "bash", blocking())},
+		// a script in /tmp is no longer known: docs/hooks.md says so
+		{"stdin=pipe", script(t, folder(t, tempPlace), "script", put(t, folder(t, systemPlace), "program", blocking()))},
+	} {
+		w.Do("hold", append([]string{"500"}, args...)...)
+	}
+	w.Do("hold", "1", "stdin=tcp4", "stdout=tcp4", "/bin/sh")
+	want := perClass{"system": 1000, "user": 500, "container": 500, "suspicious": 1501}
+
+	p := testkit.StartProbe(t, host, New(), cgroup.Only())
+	live := perClass{"system": 1000, "user": 501, "container": 500, "suspicious": 1501}.byIndex(t)
+	for class, n := range testkit.Sum(t, p, active) {
+		if n != live[class] {
+			t.Errorf("active[%d] is %d at the start, want %d", class, n, live[class])
+		}
+	}
+	watch := newWatch(t, p)
+	w.Do("let-go")
+	gone := perClass{}
+	for class, n := range want {
+		gone[class] = -n
+	}
+	watch.expect(t, nil, want, gone)
+	w.Do("ping")
+}
+
+// Kernel threads are system, and the whole host is counted without drift.
+func TestWholeHost(t *testing.T) {
+	host := inspect(t)
+	p := testkit.StartProbe(t, host, New(), probe.Settings{})
+	known := entries(t, p)
+	threads := 0
+	for _, tgid := range kernelThreads(t) {
+		process, ok := known[tgid]
+		if !ok {
+			continue // younger than the table's copy
+		}
+		threads++
+		if got := abi.Classes[process.Class]; got != "system" {
+			t.Errorf("kernel thread %d is %s", tgid, got)
+		}
+	}
+	if threads == 0 {
+		t.Error("no kernel thread in the table")
+	}
+	if _, ok := known[uint32(os.Getpid())]; !ok {
+		t.Error("this process is not in the table")
+	}
+}
+
+func kernelThreads(t testing.TB) []uint32 {
+	t.Helper()
+	const kernelThread = 0x00200000 // PF_KTHREAD
+	var out []uint32
+	paths, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		tgid, fields := stat(path)
+		if len(fields) < 7 {
+			continue // gone
+		}
+		if flags, err := strconv.ParseUint(fields[6], 10, 64); err == nil && flags&kernelThread != 0 {
+			out = append(out, tgid)
+		}
+	}
+	return out
+}
+
+// stat is the id, and the fields from the state on (proc_pid_stat(5)).
+func stat(path string) (uint32, []string) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return 0, nil
+	}
+	var tgid uint32
+	if _, err := fmt.Sscan(string(content), &tgid); err != nil {
+		return 0, nil
+	}
+	end := strings.LastIndexByte(string(content), ')')
+	return tgid, strings.Fields(string(content[end+1:]))
+}
+
+// withRung is the probe with just one rung for its hooks, and for the look at
+// scripts the one of the same kind; by classic tracepoints none, as on the
+// kernels that have nothing better.
+func withRung(rung int) *probe.Spec {
+	spec := New()
+	hooks, scripts := &spec.Parts[0], &spec.Parts[1]
+	hooks.Rungs = hooks.Rungs[rung : rung+1]
+	kind, _, _ := strings.Cut(hooks.Rungs[0].Hook, "/")
+	scripts.Rungs = slices.DeleteFunc(scripts.Rungs, func(r probe.Rung) bool { return !strings.HasPrefix(r.Hook, kind+"/") })
+	return spec
+}
+
+// Each rung that this kernel takes counts the same as the first, which the
+// other tests use.
+func TestRungs(t *testing.T) {
+	host := inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	for rung, r := range rungs() {
+		if r.Requires != nil {
+			continue // of the two by BTF, TestExitArguments
+		}
+		t.Run(r.Hook, func(t *testing.T) {
+			p := testkit.StartProbe(t, host, withRung(rung), cgroup.Only())
+			w := startIn(t, cgroup, userPlace)
+			runTargets(t, p, w, slices.Concat(basic, scripts))
+			n := strconv.Itoa(rounds)
+			watch := newWatch(t, p)
+			w.Do("forks", n, "0")
+			watch.expect(t, nil, perClass{"user": rounds}, nil)
+			w.Do("forks", n, strconv.Itoa(unix.CLONE_NEWPID))
+			watch.expect(t, nil, perClass{"user": rounds, "container": rounds}, nil)
+			w.Do("fail", n, "/missing", "ENOENT")
+			w.Do("threads", n)
+			watch.expect(t, nil, perClass{"user": rounds, "container": rounds}, nil)
+			w.Do("unshare", n)
+			class := perClass{"user": rounds, "container": 2 * rounds}
+			if strings.HasPrefix(r.Hook, "tracepoint/") {
+				class = perClass{"user": 2 * rounds, "container": rounds} // docs/hooks.md says so
+			}
+			watch.expect(t, nil, class, nil)
+		})
+	}
+}
+
+// One of the two rungs by BTF is this kernel's, and only one.
+func TestExitArguments(t *testing.T) {
+	host := inspect(t)
+	fit := 0
+	for _, r := range rungs()[:2] {
+		if r.Requires(host) == nil {
+			fit++
+		}
+	}
+	if fit != 1 {
+		t.Errorf("%d rungs fit this kernel, want 1", fit)
+	}
+}
