@@ -9,7 +9,7 @@ REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 GO           ?= go
 CLANG_FORMAT ?= clang-format-19
 PORT         ?= 9102
-FUZZTIME     ?= 10s
+FUZZTIME     ?= 60s
 BENCH        ?= Cost|Scrape|AtRest
 
 BINARY  := build/security-exporter
@@ -71,8 +71,13 @@ lint: ## check style (needs golangci-lint, clang-format-19, shellcheck)
 bench: ## measure what it costs the host, as root (amd64; BENCH=Probes for each probe alone)
 	$(GO) test -count=1 -timeout=30m -run '^$$' -bench '$(BENCH)' -benchmem ./test/bench
 
+.PHONY: bench-posture
+bench-posture: ## measure posture against prometheus-node-exporter, as root
+	$(GO) test -count=1 -run '^$$' -bench 'BenchmarkRun$$' -benchtime 10x ./internal/posture
+	$(GO) test -count=1 -run '^$$' -bench BenchmarkScrapes -benchtime 200x ./test/e2e
+
 .PHONY: fuzz
-fuzz: ## run every fuzz test for FUZZTIME (10s)
+fuzz: ## run every fuzz test for FUZZTIME (60s)
 	@set -e; for file in $$(git ls-files -- '*_test.go' | xargs grep -lE '^func Fuzz'); do \
 	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' "$$file"); do \
 	    $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"security-exporter/internal/posture"
 	"security-exporter/internal/sensor"
 )
 
@@ -53,3 +54,35 @@ func TestProbeRecipe(t *testing.T) {
 		}
 	}
 }
+
+// Every collector has what the recipe "Add a collector" names, three hosts
+// among it, and a row in posture.md.
+func TestCollectorRecipe(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("posture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := os.ReadFile("../internal/posture/all.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(all), "Collector(),\n"); n != len(posture.Names()) {
+		t.Errorf("all.go has %d lines for %d collectors", n, len(posture.Names()))
+	}
+	for _, name := range posture.Names() {
+		hosts, err := filepath.Glob("../internal/posture/testdata/" + name + "/*/rootfs")
+		if err != nil || len(hosts) < 3 && !withoutFiles[name] {
+			t.Errorf("%s has %d hosts in testdata, want 3", name, len(hosts))
+		}
+		if _, err := os.Stat("../internal/posture/" + name + ".go"); err != nil {
+			t.Errorf("%s has no file of its name: %v", name, err)
+		}
+		if !strings.Contains(string(page), "`"+name+"`") {
+			t.Errorf("posture.md has no row for %s", name)
+		}
+	}
+}
+
+// withoutFiles are the collectors that read no files.
+var withoutFiles = map[string]bool{"time": true}

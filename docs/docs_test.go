@@ -15,6 +15,8 @@ import (
 	"security-exporter/internal/config"
 	"security-exporter/internal/metric"
 	"security-exporter/internal/metric/metrictest"
+	"security-exporter/internal/posture"
+	"security-exporter/internal/registry"
 	"security-exporter/internal/sensor"
 )
 
@@ -35,12 +37,13 @@ func sections() []metric.Section {
 				"whether a zero means that nothing happened. What each probe cannot see is in [hooks.md](hooks.md).",
 			Metrics: sensor.Metrics(),
 		},
+		{
+			Title: "Posture",
+			Text: "Always on. Where each value comes from, and what it does not see, is in [posture.md](posture.md); the checks are in\n" +
+				"[checks.md](checks.md). `--no-collector.legacy-names` leaves out the names of the earlier exporter.",
+			Metrics: posture.Metrics(),
+		},
 	}
-}
-
-// known is what main hands to the flags.
-func known() config.Known {
-	return config.Known{Probes: sensor.Names()}
 }
 
 const generated = "<!-- Generated from the code by `make docs`; do not edit. -->\n\n"
@@ -64,10 +67,28 @@ func TestFlagsPage(t *testing.T) {
 	b.WriteString(generated + "# Flags\n\n" +
 		"`-flag`, `--flag`, `--flag=true`, `--flag=false` and `--no-flag` all work; a value follows `=` or comes as\n" +
 		"the next argument. A bad value is one line on stderr and exit code 2, before anything is loaded.\n\n")
-	if err := config.WriteFlags(&b, known()); err != nil {
+	if err := config.WriteFlags(&b, registry.Known()); err != nil {
 		t.Fatal(err)
 	}
 	if err := golden("flags.md", b.Bytes(), *update); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChecksPage(t *testing.T) {
+	var b bytes.Buffer
+	b.WriteString(generated + "# Checks\n\n" +
+		"Each row is one check of the collector `checks`. `linux_security_check_passed{check,section}` is 1 if the sentence\n" +
+		"holds and 0 if not; there is no series where the host has no such thing. `check_error` is 1 if something could not be\n" +
+		"read: a finding is certain then, a pass is not and is left out. The ids are keys of `checks.waive` in the configuration\n" +
+		"file ([config.example.yml](config.example.yml)). For sshd, a bad value inside of a `Match` block fails the check too. An\n" +
+		"account counts as one with a password if its hash is there and not locked. What `sysctl.expect` of the configuration\n" +
+		"file names is expected in the checks of the kernel as well.\n\n" +
+		"| check | section | what a pass means |\n|---|---|---|\n")
+	for _, c := range posture.Checks() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", c.ID, c.Section, c.Help)
+	}
+	if err := golden("checks.md", b.Bytes(), *update); err != nil {
 		t.Error(err)
 	}
 }

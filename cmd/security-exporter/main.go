@@ -27,9 +27,16 @@ import (
 
 	"security-exporter/internal/buildinfo"
 	"security-exporter/internal/config"
+	"security-exporter/internal/hostfs"
 	"security-exporter/internal/httpd"
+	"security-exporter/internal/posture"
+	"security-exporter/internal/registry"
 	"security-exporter/internal/sensor"
 )
+
+// firstScrape bounds how long a scrape after the start waits for the first run
+// of every collector.
+const firstScrape = time.Second
 
 // The whole shutdown stays below two seconds: what the last scrapes leave of
 // stopTimeout is for closing, and closeTimeout at least.
@@ -57,10 +64,7 @@ type part interface {
 // run is the program: it returns the exit code once ctx has ended or the
 // server has failed.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	cfg, err := config.Parse(args, config.Known{
-		Probes:  sensor.Names(),
-		Version: buildinfo.Text(),
-	}, stdout)
+	cfg, err := config.Parse(args, registry.Known(), stdout)
 	if errors.Is(err, config.ErrPrinted) {
 		return 0
 	}
@@ -71,7 +75,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	logger := cfg.Logger(stderr)
 	ignoreHangups(ctx, logger)
 
-	parts := newParts(cfg, logger)
+	parts, err := newParts(cfg, logger)
+	if err != nil {
+		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
+		return 2
+	}
 	var started atomic.Bool
 	server, err := httpd.New(httpd.Options{
 		Web: cfg.Web, TelemetryPath: cfg.TelemetryPath,
@@ -127,16 +135,30 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// newParts builds what the flags ask for. Nothing is loaded before Start.
-func newParts(cfg *config.Config, logger *slog.Logger) []part {
+// newParts builds what the flags ask for. Nothing is loaded before Start. The
+// posture half is first because its start takes no time.
+func newParts(cfg *config.Config, logger *slog.Logger) ([]part, error) {
+	runner, err := posture.New(posture.Options{
+		Root: hostfs.New(hostfs.Paths{Procfs: cfg.ProcFS, Sysfs: cfg.SysFS, Rootfs: cfg.RootFS}),
+		Log:  logger, Enabled: cfg.Collectors, LegacyNames: cfg.Posture.LegacyNames, FirstScrape: firstScrape,
+		Settings: posture.Settings{
+			PortStates: cfg.Posture.PortStates, CronFullCommand: cfg.Posture.CronFullCommand,
+			ServicesEnabled: cfg.Posture.ServicesEnabled, ServicesRunning: cfg.Posture.ServicesRunning,
+			Sysctl: cfg.Posture.Sysctl, Waivers: cfg.Posture.Waivers,
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
 	return []part{
+		runner,
 		sensor.New(sensor.Options{
 			Enabled: cfg.EBPF.Enabled, Probes: cfg.EBPF.Probes, Rules: cfg.FileRules,
 			SampleRate: cfg.EBPF.SampleRate, MaxEventsPerSecond: cfg.EBPF.MaxEventsPerSecond,
 			Detailed: cfg.EBPF.Detailed,
 			ProcFS:   cfg.ProcFS, SysFS: cfg.SysFS, RootFS: cfg.RootFS, Logger: logger,
 		}),
-	}
+	}, nil
 }
 
 func newRegistry(cfg *config.Config, parts []part) *prometheus.Registry {

@@ -41,6 +41,9 @@ type Known struct {
 	// the name is in OffByDefault.
 	Collectors   []string
 	OffByDefault []string
+	// PortStates are the values of --collector.port-states; Checks the ids
+	// that the configuration file may waive.
+	PortStates, Checks []string
 	// Version is what --version prints, without a newline at the end.
 	Version string
 }
@@ -66,6 +69,8 @@ type Config struct {
 	// Collectors says for each name of Known.Collectors whether it runs.
 	Collectors map[string]bool
 
+	Posture Posture
+
 	// FileRules are the watched files: the defaults, changed by the
 	// configuration file. No two rules have the same path.
 	FileRules []FileRule
@@ -83,6 +88,26 @@ type EBPF struct {
 	// Probes is a subset of Known.Probes, in that order, never empty unless
 	// Known.Probes is.
 	Probes []string
+}
+
+// Posture holds the settings of single collectors.
+type Posture struct {
+	// LegacyNames keeps the fixed names of the earlier exporter.
+	LegacyNames bool
+	// PortStates is a subset of Known.PortStates, in that order, never empty
+	// unless Known.PortStates is.
+	PortStates []string
+	// ServicesEnabled lists only enabled services, ServicesRunning only those
+	// that run.
+	ServicesEnabled, ServicesRunning bool
+	// CronFullCommand shows the commands of cron with their arguments.
+	CronFullCommand bool
+	// Waivers is the reason why a failed check is accepted, by an id of
+	// Known.Checks.
+	Waivers map[string]string
+	// Sysctl is the expected value of a kernel parameter by its dotted name;
+	// an empty one expects nothing.
+	Sysctl map[string]string
 }
 
 // Logger returns the logger that the flags ask for, writing to w.

@@ -26,6 +26,8 @@ const maxFileBytes = 1 << 20
 type file struct {
 	defaults bool
 	rules    []fileRule
+
+	waivers, sysctl map[string]string
 }
 
 type fileRule struct {
@@ -51,18 +53,23 @@ func (p place) errorf(key, format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %s", printable(p.name), p.line, msg)
 }
 
-// loadFileRules reads the configuration file at path and returns the rules in
-// force. It returns all of them or an error, never a part.
-func loadFileRules(path string) ([]FileRule, error) {
+// loadFile applies the configuration file at path: all of it, or nothing and
+// an error.
+func (c *Config) loadFile(path string, known Known) error {
 	data, err := readFile(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f, err := parseFile(path, data)
+	f, err := parseFile(path, data, known)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return f.merge(path)
+	rules, err := f.merge(path)
+	if err != nil {
+		return err
+	}
+	c.FileRules, c.Posture.Waivers, c.Posture.Sysctl = rules, f.waivers, f.sysctl
+	return nil
 }
 
 // readFile reads a regular file of at most maxFileBytes. It does not wait: a
@@ -94,7 +101,7 @@ func readFile(path string) ([]byte, error) {
 var yamlLine = regexp.MustCompile(`^yaml: line (\d+): `)
 
 // parseFile parses one YAML document. name is used in messages only.
-func parseFile(name string, data []byte) (*file, error) {
+func parseFile(name string, data []byte, known Known) (*file, error) {
 	f := &file{defaults: true}
 	if err := checkText(name, data); err != nil {
 		return nil, err
@@ -116,12 +123,23 @@ func parseFile(name string, data []byte) (*file, error) {
 	if isNull(root) {
 		return f, nil
 	}
-	top, err := mapping(name, "", root, "file_access")
+	top, err := mapping(name, "", root, "file_access", "checks", "sysctl")
 	if err != nil {
 		return nil, err
 	}
-	if n := top["file_access"]; n != nil && !isNull(n) {
-		return f, f.parseFileAccess(name, n)
+	for _, section := range []struct {
+		key   string
+		parse func(*yaml.Node) error
+	}{
+		{"file_access", func(n *yaml.Node) error { return f.parseFileAccess(name, n) }},
+		{"checks", func(n *yaml.Node) error { return f.parseChecks(name, n, known.Checks) }},
+		{"sysctl", func(n *yaml.Node) error { return f.parseSysctl(name, n) }},
+	} {
+		if n := top[section.key]; n != nil && !isNull(n) {
+			if err := section.parse(n); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return f, nil
 }

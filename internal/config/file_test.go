@@ -4,6 +4,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +14,7 @@ import (
 )
 
 func parseRules(content string) ([]FileRule, error) {
-	f, err := parseFile("c.yml", []byte(content))
+	f, err := parseFile("c.yml", []byte(content), testKnown())
 	if err != nil {
 		return nil, err
 	}
@@ -138,15 +139,31 @@ func TestFileErrors(t *testing.T) {
 	for i := range MaxFileRules {
 		tooManyTogether += fmt.Sprintf("  - {path: /f%d, read: info}\n", i)
 	}
+	manyParams := "sysctl:\n  expect:\n"
+	for i := range MaxSysctl + 1 {
+		manyParams += fmt.Sprintf("    kernel.p%d: 1\n", i)
+	}
 	for _, c := range []struct{ name, in, want string }{
+		{"checks is a list", "checks: [a]\n", "c.yml:1: checks: is a list; want the keys waive"},
+		{"unknown checks key", "checks:\n  skip: {}\n", `c.yml:2: checks: unknown key "skip"; want waive`},
+		{"waive is a list", "checks:\n  waive: [sshd_root_login]\n", "c.yml:2: checks.waive: is a list; want check ids with a reason each"},
+		{"unknown check", "checks:\n  waive:\n    sshd_rot_login: x\n", `c.yml:3: checks.waive: no check is called "sshd_rot_login"; docs/checks.md lists them`},
+		{"waiver without a reason", "checks:\n  waive:\n    sshd_root_login:\n", `c.yml:3: checks.waive.sshd_root_login: ""; want the reason why it may fail`},
+		{"waiver is a list", "checks:\n  waive:\n    sshd_root_login: [a]\n", "c.yml:3: checks.waive.sshd_root_login: is a list; want the reason why it may fail"},
+		{"check twice", "checks:\n  waive: {sshd_root_login: a, sshd_root_login: b}\n", `c.yml:2: checks.waive: key "sshd_root_login" comes twice`},
+		{"check is a list", "checks:\n  waive: {[a]: b}\n", "c.yml:2: checks.waive: is a list; want check ids with a reason each"},
+		{"sysctl is a scalar", "sysctl: 1\n", `c.yml:1: sysctl: "1"; want the keys expect`},
+		{"parameter is no name", "sysctl:\n  expect:\n    ../etc/passwd: 1\n", `c.yml:3: sysctl.expect: "../etc/passwd" is no name of a kernel parameter, such as kernel.sysrq`},
+		{"parameter with a list", "sysctl:\n  expect:\n    kernel.sysrq: [0]\n", "c.yml:3: sysctl.expect.kernel.sysrq: is a list; want its value, or nothing to expect none"},
+		{"too many parameters", manyParams, fmt.Sprintf("c.yml:%d: sysctl.expect: more than 200 parameters", MaxSysctl+3)},
 		{"not YAML", "a: b: c\n", "c.yml:1: mapping values are not allowed in this context"},
 		{"tab", "file_access:\n\tdefaults: true\n", "c.yml:2: found character that cannot start any token"},
 		{"binary", "\x00\x01", "c.yml:1: contains the control character U+0000"},
 		{"invalid UTF-8", "#\na: \xff\n", "c.yml:2: is not valid UTF-8"},
-		{"list at top", "- a\n", "c.yml:1: is a list; want the keys file_access"},
-		{"scalar at top", "hello\n", `c.yml:1: "hello"; want the keys file_access`},
+		{"list at top", "- a\n", "c.yml:1: is a list; want the keys file_access, checks, sysctl"},
+		{"scalar at top", "hello\n", `c.yml:1: "hello"; want the keys file_access, checks, sysctl`},
 		{"second document", "file_access:\n---\na: b\n", "c.yml:2: a second YAML document; write one"},
-		{"unknown key at top", "file_acces:\n", `c.yml:1: unknown key "file_acces"; want file_access`},
+		{"unknown key at top", "file_acces:\n", `c.yml:1: unknown key "file_acces"; want file_access, checks, sysctl`},
 		{"key twice", "file_access:\nfile_access:\n", `c.yml:2: key "file_access" comes twice`},
 		{"section is a list", "file_access: [a]\n", "c.yml:1: file_access: is a list; want the keys defaults, rules"},
 		{"unknown key", "file_access:\n  rule: []\n", `c.yml:2: file_access: unknown key "rule"; want defaults, rules`},
@@ -203,7 +220,7 @@ func TestLoadFileRulesRefusesFiles(t *testing.T) {
 		fifo:                          fifo + ": is no regular file",
 		large:                         large + ": is larger than 1048576 bytes",
 	} {
-		if _, err := loadFileRules(path); err == nil || !strings.HasSuffix(err.Error(), want) {
+		if err := new(Config).loadFile(path, testKnown()); err == nil || !strings.HasSuffix(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", path, err, want)
 		}
 	}
@@ -211,9 +228,16 @@ func TestLoadFileRulesRefusesFiles(t *testing.T) {
 
 func TestExampleFile(t *testing.T) {
 	t.Parallel()
-	rules, err := loadFileRules("../../docs/config.example.yml")
-	if err != nil {
+	var c Config
+	if err := c.loadFile("../../docs/config.example.yml", testKnown()); err != nil {
 		t.Fatal(err)
+	}
+	rules := c.FileRules
+	if want := map[string]string{"sshd_root_login": "break-glass access, by key from the jump host only"}; !maps.Equal(c.Posture.Waivers, want) {
+		t.Errorf("waivers %q", c.Posture.Waivers)
+	}
+	if want := map[string]string{"net.ipv4.ip_forward": "1", "kernel.sysrq": "176", "kernel.modules_disabled": ""}; !maps.Equal(c.Posture.Sysctl, want) {
+		t.Errorf("sysctl %q", c.Posture.Sysctl)
 	}
 	for _, want := range []FileRule{
 		{"/etc/krb5.keytab", SeverityCritical, SeverityCritical},

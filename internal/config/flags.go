@@ -34,6 +34,9 @@ type flags struct {
 	goMetrics     *bool
 	collectors    map[string]*bool
 	configFile    *string
+
+	legacyNames, servicesEnabled, servicesRunning, cronFullCommand *bool
+	portStates                                                     *string
 }
 
 func newFlags(known Known, stdout io.Writer) *flags {
@@ -47,7 +50,7 @@ func newFlags(known Known, stdout io.Writer) *flags {
 	f.telemetryPath = app.Flag("web.telemetry-path", "URL path of the metrics page.").Default(DefaultTelemetryPath).String()
 	f.logLevel = app.Flag("log.level", "Least severe messages to log: debug, info, warn or error.").Default("info").String()
 	f.logFormat = app.Flag("log.format", "Format of log messages: logfmt or json.").Default("logfmt").String()
-	f.configFile = app.Flag("config.file", "YAML file with the watched files (see docs/config.example.yml).").Default("").String()
+	f.configFile = app.Flag("config.file", "YAML file with watched files, waived checks and expected kernel parameters (see docs/config.example.yml).").Default("").String()
 
 	f.ebpfEnabled = app.Flag("ebpf.enabled", "Count security events in the kernel with eBPF.").Default("false").Bool()
 	f.probes = app.Flag("ebpf.probes", "Comma-separated probes to run, from: "+strings.Join(known.Probes, ", ")+".").Default(strings.Join(known.Probes, ",")).String()
@@ -61,6 +64,7 @@ func newFlags(known Known, stdout io.Writer) *flags {
 
 	f.goMetrics = app.Flag("collector.go-metrics", "Export go_* and process_* metrics of the exporter itself.").Default("false").Bool()
 	f.addCollectors(known)
+	f.addPosture(known)
 	return f
 }
 
@@ -74,6 +78,15 @@ func (f *flags) addCollectors(known Known) {
 		}
 		f.collectors[name] = f.app.Flag("collector."+name, "Run the "+name+" collector.").Default(on).Bool()
 	}
+}
+
+// addPosture declares the settings of single collectors.
+func (f *flags) addPosture(known Known) {
+	f.legacyNames = f.app.Flag("collector.legacy-names", "Export the posture metrics under the names of the earlier exporter too.").Default("true").Bool()
+	f.portStates = f.app.Flag("collector.port-states", "Comma-separated TCP states to list, from: "+strings.Join(known.PortStates, ", ")+".").Default(strings.Join(known.PortStates[:min(1, len(known.PortStates))], "")).String()
+	f.servicesEnabled = f.app.Flag("collector.services-enabled", "List only services that are enabled.").Default("true").Bool()
+	f.servicesRunning = f.app.Flag("collector.services-running", "List only services that run.").Default("false").Bool()
+	f.cronFullCommand = f.app.Flag("collector.cron.full-command", "Show the commands of cron with their arguments, which may hold secrets.").Default("false").Bool()
 }
 
 // isBool says whether a flag exists and whether it takes no value.

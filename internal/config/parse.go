@@ -53,6 +53,10 @@ func (f *flags) validate(known Known) (*Config, error) {
 		GoMetrics:  *f.goMetrics,
 		EBPF:       EBPF{Enabled: *f.ebpfEnabled, Detailed: *f.detailed},
 		Collectors: make(map[string]bool, len(f.collectors)),
+		Posture: Posture{
+			LegacyNames: *f.legacyNames, CronFullCommand: *f.cronFullCommand,
+			ServicesEnabled: *f.servicesEnabled, ServicesRunning: *f.servicesRunning,
+		},
 	}
 	for name, on := range f.collectors {
 		c.Collectors[name] = *on
@@ -75,7 +79,11 @@ func (f *flags) validate(known Known) (*Config, error) {
 			return err
 		}},
 		check{"ebpf.probes", *f.probes, func(s string) (err error) {
-			c.EBPF.Probes, err = subset(s, known.Probes)
+			c.EBPF.Probes, err = subset(s, "probe", known.Probes)
+			return err
+		}},
+		check{"collector.port-states", *f.portStates, func(s string) (err error) {
+			c.Posture.PortStates, err = subset(s, "state", known.PortStates)
 			return err
 		}},
 		check{"path.procfs", *f.procfs, directory(&c.ProcFS)},
@@ -89,11 +97,9 @@ func (f *flags) validate(known Known) (*Config, error) {
 	}
 	c.FileRules = DefaultFileRules()
 	if *f.configFile != "" {
-		rules, err := loadFileRules(*f.configFile)
-		if err != nil {
+		if err := c.loadFile(*f.configFile, known); err != nil {
 			return nil, fmt.Errorf("--config.file: %w", err)
 		}
-		c.FileRules = rules
 	}
 	return c, nil
 }
@@ -124,7 +130,8 @@ func number[T int | uint32](s string, least, most T) (T, error) {
 }
 
 // subset parses a comma-separated list of known names, in the order of known.
-func subset(s string, known []string) ([]string, error) {
+// what is one of them, for messages.
+func subset(s, what string, known []string) ([]string, error) {
 	if s == "" && len(known) == 0 {
 		return nil, nil
 	}
@@ -132,10 +139,10 @@ func subset(s string, known []string) ([]string, error) {
 	for name := range strings.SplitSeq(s, ",") {
 		name = strings.TrimSpace(name)
 		if !slices.Contains(known, name) {
-			return nil, fmt.Errorf("unknown probe %q, want %s", name, strings.Join(known, ", "))
+			return nil, fmt.Errorf("unknown %s %q, want %s", what, name, strings.Join(known, ", "))
 		}
 		if given[name] {
-			return nil, fmt.Errorf("probe %s comes twice", name)
+			return nil, fmt.Errorf("%s %s comes twice", what, name)
 		}
 		given[name] = true
 	}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +20,8 @@ func testKnown() Known {
 		Probes:       []string{"process", "network", "file", "privilege", "kernel"},
 		Collectors:   []string{"accounts", "ports", "sshd"},
 		OffByDefault: []string{"sshd"},
+		PortStates:   []string{"LISTEN", "ESTABLISHED", "CLOSE"},
+		Checks:       []string{"sshd_root_login", "sshd_x11"},
 		Version:      "the version",
 	}
 }
@@ -56,6 +59,22 @@ func TestParseDefaults(t *testing.T) {
 	}
 	if !slices.Equal(c.FileRules, DefaultFileRules()) {
 		t.Errorf("file rules %v", c.FileRules)
+	}
+	if want := (Posture{LegacyNames: true, PortStates: []string{"LISTEN"}, ServicesEnabled: true}); !reflect.DeepEqual(c.Posture, want) {
+		t.Errorf("posture %+v, want %+v", c.Posture, want)
+	}
+}
+
+func TestParsePosture(t *testing.T) {
+	t.Parallel()
+	c := mustParse(t, "--no-collector.legacy-names", "-collector.port-states=CLOSE,LISTEN", "--collector.services-enabled=false",
+		"--collector.services-running", "--collector.cron.full-command", "--no-collector.ports", "--collector.sshd")
+	want := Posture{PortStates: []string{"LISTEN", "CLOSE"}, ServicesRunning: true, CronFullCommand: true}
+	if !reflect.DeepEqual(c.Posture, want) {
+		t.Errorf("posture %+v, want %+v", c.Posture, want)
+	}
+	if want := map[string]bool{"accounts": true, "ports": false, "sshd": true}; !maps.Equal(c.Collectors, want) {
+		t.Errorf("collectors %v, want %v", c.Collectors, want)
 	}
 }
 
@@ -165,6 +184,10 @@ func TestParseErrors(t *testing.T) {
 		{[]string{"--ebpf.probes=process,"}, `--ebpf.probes=process,: unknown probe "", ` + probes},
 		{[]string{"--ebpf.probes=process,disk"}, `--ebpf.probes=process,disk: unknown probe "disk", ` + probes},
 		{[]string{"--ebpf.probes=file,file"}, "--ebpf.probes=file,file: probe file comes twice"},
+		{[]string{"--collector.port-states="}, `--collector.port-states=: unknown state "", want LISTEN, ESTABLISHED, CLOSE`},
+		{[]string{"--collector.port-states=listen"}, `--collector.port-states=listen: unknown state "listen", want LISTEN, ESTABLISHED, CLOSE`},
+		{[]string{"--collector.port-states=CLOSE,CLOSE"}, "--collector.port-states=CLOSE,CLOSE: state CLOSE comes twice"},
+		{[]string{"--collector.services-enabled=maybe"}, "--collector.services-enabled=maybe: want true or false"},
 		{[]string{"--web.listen-address=9102"}, "--web.listen-address=9102: " + addr},
 		{[]string{"--web.listen-address="}, "--web.listen-address=: " + addr},
 		{[]string{"--web.listen-address=::1:80"}, "--web.listen-address=::1:80: " + addr},
@@ -185,7 +208,7 @@ func TestParseErrors(t *testing.T) {
 		{[]string{"--path.procfs="}, "--path.procfs=: want an absolute path"},
 		{[]string{"--path.sysfs=/nope"}, "--path.sysfs=/nope: no such file or directory; want an existing directory"},
 		{[]string{"--path.rootfs=" + plain}, "--path.rootfs=" + plain + ": want a directory"},
-		{[]string{"--config.file=" + badConfig}, "--config.file: " + badConfig + `:1: unknown key "file_acces"; want file_access`},
+		{[]string{"--config.file=" + badConfig}, "--config.file: " + badConfig + `:1: unknown key "file_acces"; want file_access, checks, sysctl`},
 		{[]string{"--config.file=/nope/x.yml"}, "--config.file: open /nope/x.yml: no such file or directory"},
 		{[]string{"--web.config.file=/nope/x.yml"}, "--web.config.file=/nope/x.yml: open /nope/x.yml: no such file or directory (see the exporter-toolkit's web configuration)"},
 		{[]string{"--web.config.file=" + badWeb}, "--web.config.file=" + badWeb + ": crypto/bcrypt: hashedSecret too short to be a bcrypted password (see the exporter-toolkit's web configuration)"},

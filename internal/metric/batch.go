@@ -18,6 +18,9 @@ type Batch struct {
 	rows    []row
 	dropped int
 
+	// SkipLegacy makes Add ignore metrics marked Legacy. Set it before Add.
+	SkipLegacy bool
+
 	// key and clean are reused by Add.
 	key   []byte
 	clean []string
@@ -34,6 +37,9 @@ func NewBatch(limit int) *Batch {
 // one above the limit is counted in Dropped. A value outside a closed set, or
 // one too many or too few, is a programming error and panics.
 func (b *Batch) Add(m *Metric, value float64, values ...string) {
+	if m.Legacy && b.SkipLegacy {
+		return
+	}
 	if len(values) != len(m.Labels) {
 		panic(fmt.Sprintf("metric %s: %d labels, %d values", m.Name, len(m.Labels), len(values)))
 	}
@@ -67,6 +73,14 @@ func (b *Batch) Bool(m *Metric, value bool, values ...string) {
 		v = 1
 	}
 	b.Add(m, v, values...)
+}
+
+// OneOf adds the series of a state set: 1 for the value of the last label that
+// holds, 0 for its other values. The labels before it are given first.
+func (b *Batch) OneOf(m *Metric, state string, before ...string) {
+	for _, v := range m.Labels[len(m.Labels)-1].Values {
+		b.Bool(m, v == state, append(before[:len(before):len(before)], v)...)
+	}
 }
 
 // Fill adds a 0 for every series of a closed label set that was not added.

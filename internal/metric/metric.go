@@ -86,6 +86,9 @@ type Metric struct {
 	// Sparse metrics do not start with 0 for every label set: they have one
 	// series for the present state only (up and *_info).
 	Sparse bool
+	// Legacy metrics carry the fixed names of the earlier exporter; a Batch
+	// can leave them out.
+	Legacy bool
 
 	desc *prometheus.Desc
 	// order holds the positions of the labels sorted by name, which is how
@@ -130,6 +133,14 @@ func New(kind Kind, name, help string, labels ...Label) *Metric {
 func NewState(name, help string, labels ...Label) *Metric {
 	m := New(Gauge, name, help, labels...)
 	m.Sparse = true
+	return m
+}
+
+// NewLegacy declares a gauge with a fixed name of the earlier exporter. It has
+// series for the present state only.
+func NewLegacy(name, help string, labels ...Label) *Metric {
+	m := NewState(name, help, labels...)
+	m.Legacy = true
 	return m
 }
 

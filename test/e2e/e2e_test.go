@@ -72,6 +72,8 @@ func TestBadValues(t *testing.T) {
 		{"--path.rootfs=" + bad, "--path.rootfs=" + bad + ": "},
 		{"--collector.go-metrics=on", "--collector.go-metrics=on: "},
 		{"--collector.nope", "unknown flag --collector.nope"},
+		{"--collector.port-states=LISTENING", "--collector.port-states=LISTENING: "},
+		{"--collector.services-running=on", "--collector.services-running=on: "},
 		{"--config.file=" + bad, "--config.file: " + bad + ":3: file_access.rules[0].path: "},
 		{"--version=x", "--version=x: "},
 		{"start", `unexpected argument "start"`},

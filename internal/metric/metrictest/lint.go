@@ -20,12 +20,13 @@ import (
 func FixedNames() map[string]string {
 	const days = "counts days, not seconds; the _seconds metric beside it follows the rule"
 	return map[string]string{
-		"security_ebpf_process_active_count": "ends in _count",
-		"linux_security_package_count":       "ends in _count",
-		"linux_security_auditd_rules_count":  "ends in _count",
-		"linux_security_password_max_days":   days,
-		"linux_security_password_min_days":   days,
-		"linux_security_password_warn_days":  days,
+		"security_ebpf_process_active_count":    "ends in _count",
+		"linux_security_apparmor_profile_count": "ends in _count; it extends the fixed apparmor_profiles",
+		"linux_security_package_count":          "ends in _count",
+		"linux_security_auditd_rules_count":     "ends in _count",
+		"linux_security_password_max_days":      days,
+		"linux_security_password_min_days":      days,
+		"linux_security_password_warn_days":     days,
 	}
 }
 

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hostfs
+
+import (
+	"context"
+	"os"
+)
+
+// View opens a regular file and lends it to f, both within the time of one
+// call: a file system that stops answering in the middle of f costs the
+// caller CallTimeout, and f is left behind with the file. f must not touch
+// what the caller reads after an error: it may still be running.
+func View[T any](ctx context.Context, t *Tree, name string, f func(file *os.File, info Info) (T, error)) (T, error) {
+	return do(ctx, t.calls, "read", name, func() (T, error) {
+		fd, st, err := t.openRegular(name)
+		if err != nil {
+			var none T
+			return none, err
+		}
+		return lend(fd, name, info(st), f)
+	}, nil)
+}
+
+// ViewExe is View for the file the process runs, also when its name is gone.
+func ViewExe[T any](ctx context.Context, p *Process, f func(file *os.File, info Info) (T, error)) (T, error) {
+	return do(ctx, p.calls, "read", "exe of a process", func() (T, error) {
+		var none T
+		handle, err := p.follow("exe", 0)
+		if err != nil {
+			return none, err
+		}
+		defer closeFD(handle)
+		fd, st, err := reopenRegular(handle)
+		if err != nil {
+			return none, err
+		}
+		return lend(fd, "exe", info(st), f)
+	}, nil)
+}
+
+func lend[T any](fd int, name string, i Info, f func(*os.File, Info) (T, error)) (T, error) {
+	file, err := newFile(fd, name)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	defer func() { _ = file.Close() }()
+	return f(file, i)
+}

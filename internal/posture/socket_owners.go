@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package posture
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"security-exporter/internal/hostfs"
+)
+
+// Reads the links of /proc/PID/fd: proc_pid_fd(5). A socket is
+// "socket:[INODE]" there, with the inode number that sock_diag reports.
+
+// recheck is how long a socket that no process has, such as one of the kernel,
+// is not looked for again.
+const recheck = 5 * time.Minute
+
+// holder is where a socket was found: a descriptor of a process.
+type holder struct {
+	pid int
+	fd  string
+}
+
+// owners remembers where sockets were found. A descriptor that still leads to
+// the socket is its owner still, so a run where nothing changed costs one
+// system call or three for each socket; anything new costs one pass over all
+// descriptors, however many sockets are new.
+type owners struct {
+	held   map[uint32]holder
+	nobody map[uint32]time.Time
+}
+
+// find maps the inodes of the sockets to the process that has them open: the
+// one with the lowest pid when the socket was first seen. The error says that
+// some may have been missed.
+func (o *owners) find(ctx context.Context, in *Input, sockets []socket) (map[uint32]int, error) {
+	held, nobody := make(map[uint32]holder, len(sockets)), make(map[uint32]time.Time)
+	want := make(map[uint32]bool)
+	for _, s := range sockets {
+		if s.inode == 0 {
+			continue
+		}
+		h, ok := o.held[s.inode]
+		until, lost := o.nobody[s.inode]
+		switch {
+		case ok && h.still(ctx, in, s.inode):
+			held[s.inode] = h
+		case lost && in.Now().Before(until):
+			nobody[s.inode] = until
+		default:
+			want[s.inode] = true
+		}
+	}
+	denied, err := pass(ctx, in, want, held)
+	if err != nil {
+		return nil, err
+	}
+	if denied == 0 && ctx.Err() == nil {
+		for inode := range want {
+			nobody[inode] = in.Now().Add(recheck)
+		}
+	}
+	o.held, o.nobody = held, nobody
+	pids := make(map[uint32]int, len(held))
+	for inode, h := range held {
+		pids[inode] = h.pid
+	}
+	return pids, ownerless(len(want), denied)
+}
+
+func (h holder) still(ctx context.Context, in *Input, inode uint32) bool {
+	link, err := in.Procfs.Readlink(ctx, strconv.Itoa(h.pid)+"/fd/"+h.fd)
+	if err != nil {
+		return false
+	}
+	got, ok := parseSocketLink(link)
+	return ok && got == inode
+}
+
+// pass goes over the descriptors of all processes, in the order of their pids,
+// until nothing is left to find. It moves what it finds from want to held and
+// returns the number of processes it may not look into.
+func pass(ctx context.Context, in *Input, want map[uint32]bool, held map[uint32]holder) (denied int, err error) {
+	if len(want) == 0 {
+		return 0, nil
+	}
+	pids, err := in.Pids(ctx)
+	if err != nil {
+		return 0, err
+	}
+	slices.Sort(pids)
+	for _, pid := range pids {
+		if len(want) == 0 || ctx.Err() != nil {
+			break
+		}
+		if err := heldBy(ctx, in, pid, want, held); errors.Is(err, hostfs.ErrPermission) {
+			denied++
+		}
+	}
+	return denied, nil
+}
+
+// heldBy looks through one process. One that goes meanwhile had none.
+func heldBy(ctx context.Context, in *Input, pid int, want map[uint32]bool, held map[uint32]holder) error {
+	dir, err := in.Procfs.OpenDir(ctx, strconv.Itoa(pid)+"/fd")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	names, err := dir.Names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		link, err := dir.Readlink(name)
+		if errors.Is(err, hostfs.ErrPermission) {
+			return err
+		}
+		if err != nil {
+			continue
+		}
+		if inode, ok := parseSocketLink(link); ok && want[inode] {
+			held[inode] = holder{pid, name}
+			delete(want, inode)
+		}
+	}
+	return nil
+}
+
+func parseSocketLink(link string) (uint32, bool) {
+	rest, ok := strings.CutPrefix(link, "socket:[")
+	if !ok {
+		return 0, false
+	}
+	digits, ok := strings.CutSuffix(rest, "]")
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(digits, 10, 32)
+	return uint32(n), err == nil
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package version
+
+import (
+	"context"
+	"errors"
+	"path"
+	"strings"
+	"time"
+
+	"security-exporter/internal/hostfs"
+)
+
+// Reads exe, stat, cmdline, cwd, cgroup and root of /proc/PID:
+// proc_pid(5).
+
+// deletedSuffix is what the kernel puts behind the name of a removed file.
+const deletedSuffix = " (deleted)"
+
+// fileID names the content of a file on this host.
+type fileID struct {
+	dev, ino uint64
+	modified time.Time
+}
+
+func idOf(i hostfs.Info) fileID { return fileID{i.Dev, i.Ino, i.ModTime} }
+
+// subject is a process that is looked up.
+type subject struct {
+	pid   int
+	id    Identity
+	link  string
+	start uint64
+	exe   fileID
+	old   *seen
+	proc  *hostfs.Process
+	root  *hostfs.ProcRoot
+	// rootID is the top directory of its root.
+	rootID fileID
+	// replaced: the name leads to another file than the one that runs, so the
+	// package database speaks of the other.
+	replaced  bool
+	program   program
+	programID fileID
+	container string
+	unit      string
+	// complete: everything that could be asked was asked.
+	complete bool
+	got      found
+}
+
+// open reads what is cheap. A process that may not be inspected has a name
+// only; that is no error. /proc always answers, so it is read in the time of
+// the caller; the executable may lie on a file system that does not.
+func (f *Finder) open(ctx, budget context.Context, root *hostfs.Root, pid int) (*subject, error) {
+	s := &subject{pid: pid, id: Identity{Source: None}}
+	p, err := root.Process(pid)
+	if err != nil {
+		return s, err
+	}
+	defer func() { _ = p.Close() }()
+	if s.proc, err = f.root.Process(pid); err != nil {
+		return s, err
+	}
+	// The first handle still answers, so both are of one process.
+	if s.id.Name, s.start, err = p.NameAndStart(ctx); err != nil {
+		s.close()
+		return s, err
+	}
+	if s.link, err = p.Readlink(ctx, "exe"); err != nil {
+		return s, nil
+	}
+	s.id.Exe = strings.TrimSuffix(s.link, deletedSuffix)
+	old, ok := f.byProcess[pid]
+	same := ok && old.start == s.start && old.link == s.link && f.now().Before(old.until)
+	i, err := s.proc.StatExe(budget)
+	if err == nil {
+		s.exe = idOf(i)
+		same = same && old.exe == s.exe
+	}
+	if same && (err == nil || errors.Is(err, hostfs.ErrHung)) {
+		s.old = &old
+	}
+	return s, nil
+}
+
+func (s *subject) close() {
+	if s.root != nil {
+		_ = s.root.Close()
+	}
+	if s.proc != nil {
+		_ = s.proc.Close()
+	}
+}
+
+// inspect reads the rest of a process that was not seen before.
+func (s *subject) inspect(ctx context.Context) error {
+	b, err := s.proc.ReadLimit(ctx, "cgroup", hostfs.ValueLimit)
+	if err == nil {
+		s.container, s.unit = parseCgroup(string(b))
+	}
+	if s.root, err = s.proc.Root(ctx); err != nil {
+		return err
+	}
+	i, err := s.root.Stat(ctx, "/")
+	if err != nil {
+		return err
+	}
+	s.rootID = idOf(i)
+	// The name may lead elsewhere: upgraded, mounted over, or another root.
+	named, err := s.root.Stat(ctx, s.id.Exe)
+	s.replaced = err != nil || named.Dev != s.exe.dev || named.Ino != s.exe.ino
+	b, err = s.proc.ReadLimit(ctx, "cmdline", MaxRead)
+	if err != nil {
+		return err
+	}
+	s.program = parseCommand(s.id.Exe, string(b))
+	if s.program.path == "" {
+		return nil
+	}
+	if s.program.cwd, err = s.proc.Readlink(ctx, "cwd"); err != nil {
+		return err
+	}
+	if s.program.kind == kindClass || s.program.kind == kindModule {
+		return nil
+	}
+	if !path.IsAbs(s.program.path) {
+		s.program.path = path.Join(s.program.cwd, s.program.path)
+	}
+	if i, err := s.root.Stat(ctx, s.program.path); err == nil {
+		s.programID = idOf(i)
+	}
+	return nil
+}
+
+// finish fills in what no version source named.
+func (s *subject) finish() {
+	if s.got.version != "" || s.got.app != "" {
+		s.id.App, s.id.Version = s.got.app, s.got.version
+	}
+	s.id.Source = None
+	if s.id.Version != "" {
+		s.id.Source = s.got.source
+	}
+	if s.id.App == "" && s.id.Version == "" {
+		s.id.App = s.unit
+	}
+	if s.id.App == "" {
+		s.id.App = strings.ToLower(s.id.Name)
+	}
+}
