@@ -17,7 +17,7 @@ import (
 // "socket:[INODE]" there, with the inode number that sock_diag reports.
 
 // recheck is how long a socket that no process has, such as one of the kernel,
-// is not looked for again.
+// or that only processes have which may not be seen, is not looked for again.
 const recheck = 5 * time.Minute
 
 // holder is where a socket was found: a descriptor of a process.
@@ -33,6 +33,8 @@ type holder struct {
 type owners struct {
 	held   map[uint32]holder
 	nobody map[uint32]time.Time
+	// denied is the number of processes that the last pass could not look into.
+	denied int
 }
 
 // find maps the inodes of the sockets to the process that has them open: the
@@ -56,11 +58,14 @@ func (o *owners) find(ctx context.Context, in *Input, sockets []socket) (map[uin
 			want[s.inode] = true
 		}
 	}
-	denied, err := pass(ctx, in, want, held)
-	if err != nil {
-		return nil, err
+	if len(want) > 0 {
+		denied, err := pass(ctx, in, want, held)
+		if err != nil {
+			return nil, err
+		}
+		o.denied = denied
 	}
-	if denied == 0 && ctx.Err() == nil {
+	if ctx.Err() == nil {
 		for inode := range want {
 			nobody[inode] = in.Now().Add(recheck)
 		}
@@ -70,7 +75,7 @@ func (o *owners) find(ctx context.Context, in *Input, sockets []socket) (map[uin
 	for inode, h := range held {
 		pids[inode] = h.pid
 	}
-	return pids, ownerless(len(want), denied)
+	return pids, ownerless(len(nobody), o.denied)
 }
 
 func (h holder) still(ctx context.Context, in *Input, inode uint32) bool {
