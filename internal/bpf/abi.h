@@ -107,11 +107,11 @@ enum text_length { COMM_LEN = 16, NAME_LEN = 64 };
 
 /* A thread group, keyed by tgid in the shared table. */
 struct process {
-	__u64 cgroup_id;  /* at the last exec or fork; v2 only */
-	__u64 seen_caps;  /* effective capabilities last seen */
-	__u32 seen_euid;  /* effective uid last seen */
-	__u8 class;	  /* enum process_class */
-	__u8 contained;	  /* cgroup_id is a container's */
+	__u64 cgroup_id; /* at the last exec or fork; v2 only */
+	__u64 seen_caps; /* effective capabilities last seen */
+	__u32 seen_euid; /* effective uid last seen */
+	__u8 class;	 /* enum process_class */
+	__u8 contained;	 /* cgroup_id is a container's */
 	__u8 pad[2];
 };
 

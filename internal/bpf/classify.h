@@ -162,6 +162,7 @@ __noinline int script_is_suspicious(__u64 task)
  * Shells and interpreters that a remote shell is made of. Digits and dots at
  * the end of the name are ignored: python3.11 is python.
  */
+/* clang-format off */
 static const char interpreters[][INTERPRETER_LEN] __attribute__((aligned(8))) = {
 	"sh",
 	"bash",
@@ -209,6 +210,7 @@ static const char interpreters[][INTERPRETER_LEN] __attribute__((aligned(8))) = 
 	"nc.openbsd",
 	"ncat",
 };
+/* clang-format on */
 
 __noinline int is_interpreter(__u64 dentry_name, __u32 length)
 {

@@ -16,7 +16,7 @@
 
 enum { ERRNO_EXISTS = 17, ERRNO_PIPE = 32, ERRNO_RESET = 104, ERRNO_TIMEOUT = 110, ERRNO_REFUSED = 111 };
 
-COUNTER(connect_total, DIRECTION_COUNT * TRANSPORT_COUNT);
+COUNTER(connect_total, DIRECTION_COUNT *TRANSPORT_COUNT);
 COUNTER(connect_error_total, CONNECT_ERROR_COUNT);
 /* Up at entry into the table, down at removal. Not named as its metric, which has UDP too. */
 COUNTER(tcp_active, DIRECTION_COUNT);

@@ -12,12 +12,12 @@
 #include "abi.h"
 #include <bpf/bpf_helpers.h>
 
-#define COUNTER(name, size)                                  \
-	struct {                                             \
-		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);     \
-		__uint(max_entries, size);                   \
-		__type(key, __u32);                          \
-		__type(value, __u64);                        \
+#define COUNTER(name, size)                              \
+	struct {                                         \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); \
+		__uint(max_entries, size);               \
+		__type(key, __u32);                      \
+		__type(value, __u64);                    \
 	} name SEC(".maps")
 
 /*

@@ -103,8 +103,8 @@ __noinline __u32 owner_of(__u64 address, bool group)
 	if (!map)
 		return id;
 	if (BPF_CORE_READ(ns, level)) {
-		id = map_id((__u64)ns + (group ? bpf_core_field_offset(struct user_namespace, gid_map) :
-						 bpf_core_field_offset(struct user_namespace, uid_map)),
+		id = map_id((__u64)ns + (group ? bpf_core_field_offset(struct user_namespace, gid_map)
+					       : bpf_core_field_offset(struct user_namespace, uid_map)),
 			    id, true);
 		if (id == NO_ID)
 			return NO_ID;

@@ -19,7 +19,7 @@ struct {
 /* Events produced before sampling, by probe. Shared. */
 COUNTER(events_total, PROBE_COUNT);
 /* Events that were kept by sampling and then lost, by probe and reason. Shared. */
-COUNTER(events_lost_total, PROBE_COUNT * LOSS_COUNT);
+COUNTER(events_lost_total, PROBE_COUNT *LOSS_COUNT);
 
 struct budget {
 	__u64 window;

@@ -30,7 +30,7 @@ enum {
 	ATTR_OPEN_BIT = 0x8000,
 };
 
-COUNTER(file_access_total, SEVERITY_COUNT * OPERATION_COUNT);
+COUNTER(file_access_total, SEVERITY_COUNT *OPERATION_COUNT);
 
 /* A function of its own, so that the event is off the stack while names are looked up. */
 __noinline int count_access(__u32 severities, __u32 operation)
@@ -60,8 +60,7 @@ __noinline int opened(__u64 address, bool truncated)
 	mount = (__u64)BPF_CORE_READ(file, f_path.mnt) - bpf_core_field_offset(struct mount, mnt);
 	if (!match_file((__u64)inode, (__u64)BPF_CORE_READ(file, f_path.dentry), mount, &watch))
 		return 0;
-	count_access(severities_of(&watch),
-		     (mode & FMODE_WRITE_BIT) || truncated ? OPERATION_WRITE : OPERATION_READ);
+	count_access(severities_of(&watch), (mode & FMODE_WRITE_BIT) || truncated ? OPERATION_WRITE : OPERATION_READ);
 	return 0;
 }
 
@@ -112,16 +111,16 @@ static __always_inline int opened_descriptor(__u64 owner, long fd, const bool bt
  * on_compat_sys_exit), and a descriptor that another thread closes or
  * replaces before the call returns.
  */
-#define ON_OPEN(call)                                                                 \
-	SEC("tracepoint/syscalls/sys_exit_" #call)                                    \
-	int on_sys_exit_##call(struct trace_event_raw_sys_exit *ctx)                  \
-	{                                                                             \
-		return opened_descriptor(current_thread(), ctx->ret, true);                             \
-	}                                                                             \
-	SEC("tracepoint/syscalls/sys_exit_" #call)                                    \
-	int on_slow_sys_exit_##call(struct trace_event_raw_sys_exit *ctx)             \
-	{                                                                             \
-		return opened_descriptor(current_thread(), ctx->ret, false);                            \
+#define ON_OPEN(call)                                                        \
+	SEC("tracepoint/syscalls/sys_exit_" #call)                           \
+	int on_sys_exit_##call(struct trace_event_raw_sys_exit *ctx)         \
+	{                                                                    \
+		return opened_descriptor(current_thread(), ctx->ret, true);  \
+	}                                                                    \
+	SEC("tracepoint/syscalls/sys_exit_" #call)                           \
+	int on_slow_sys_exit_##call(struct trace_event_raw_sys_exit *ctx)    \
+	{                                                                    \
+		return opened_descriptor(current_thread(), ctx->ret, false); \
 	}
 
 ON_OPEN(open)
@@ -217,11 +216,11 @@ int BPF_PROG(on_inode_set_ctime_to_ts, struct inode *inode)
 }
 
 /* The same calls' exits, where it is certain that they succeeded. */
-#define ON_CHANGE(name, call)                                                         \
-	SEC("tracepoint/syscalls/sys_exit_" #name)                                    \
-	int on_sys_exit_##name(struct trace_event_raw_sys_exit *ctx)                  \
-	{                                                                             \
-		return end_change(current_thread(), call, ctx->ret);                                    \
+#define ON_CHANGE(name, call)                                        \
+	SEC("tracepoint/syscalls/sys_exit_" #name)                   \
+	int on_sys_exit_##name(struct trace_event_raw_sys_exit *ctx) \
+	{                                                            \
+		return end_change(current_thread(), call, ctx->ret); \
 	}
 
 ON_CHANGE(rename, CALL_RENAME)
@@ -428,8 +427,8 @@ int BPF_PROG(on_notify_change_exit_v5_4, struct dentry *dentry, struct iattr *at
 
 /* kprobes on the same functions. */
 SEC("kprobe/security_inode_rename")
-int BPF_KPROBE(on_kprobe_security_inode_rename, struct inode *old_dir, struct dentry *old_dentry,
-	       struct inode *new_dir, struct dentry *new_dentry)
+int BPF_KPROBE(on_kprobe_security_inode_rename, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir,
+	       struct dentry *new_dentry)
 {
 	return names_change(old_dentry, new_dentry);
 }

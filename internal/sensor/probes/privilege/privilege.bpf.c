@@ -107,11 +107,11 @@ static __always_inline int exit(struct task_struct *task, const bool btf)
  * setgroups and capset have no such function, and no hook behind them sees a
  * call that failed early: they keep the system call's own exit, below.
  */
-#define FENTRY(call)                                          \
-	SEC("fentry/__sys_" #call)                            \
-	int BPF_PROG(on_fentry_##call)                        \
-	{                                                     \
-		return remember(0);                           \
+#define FENTRY(call)                   \
+	SEC("fentry/__sys_" #call)     \
+	int BPF_PROG(on_fentry_##call) \
+	{                              \
+		return remember(0);    \
 	}
 
 FENTRY(setuid)
@@ -180,17 +180,17 @@ int BPF_PROG(on_fexit_unshare, unsigned long flags, int ret)
  * without trampolines. Misses: returns beyond the kretprobe's maxactive, which
  * these calls do not reach.
  */
-#define KPROBE(call)                                          \
-	SEC("kprobe/__sys_" #call)                            \
-	int BPF_KPROBE(on_kprobe_##call, __u32 argument)      \
-	{                                                     \
-		return remember(argument);                    \
+#define KPROBE(call)                                     \
+	SEC("kprobe/__sys_" #call)                       \
+	int BPF_KPROBE(on_kprobe_##call, __u32 argument) \
+	{                                                \
+		return remember(argument);               \
 	}
-#define KRETPROBE(call, action)                               \
-	SEC("kretprobe/__sys_" #call)                         \
-	int BPF_KRETPROBE(on_kretprobe_##call, long ret)      \
-	{                                                     \
-		return action;                                \
+#define KRETPROBE(call, action)                          \
+	SEC("kretprobe/__sys_" #call)                    \
+	int BPF_KRETPROBE(on_kretprobe_##call, long ret) \
+	{                                                \
+		return action;                           \
 	}
 
 KPROBE(setuid)
@@ -237,26 +237,26 @@ int BPF_KRETPROBE(on_kretprobe_unshare, int ret)
  * calls, for which the kernel does not fire them (on_compat_sys_exit).
  * The entries remember what a thread had before the call.
  */
-#define ENTER(call)                                                          \
-	SEC("tracepoint/syscalls/sys_enter_" #call)                          \
-	int on_enter_##call(struct syscall_trace_enter *enter)               \
-	{                                                                    \
-		return remember(0);                                          \
+#define ENTER(call)                                            \
+	SEC("tracepoint/syscalls/sys_enter_" #call)            \
+	int on_enter_##call(struct syscall_trace_enter *enter) \
+	{                                                      \
+		return remember(0);                            \
 	}
 /* The same, for what first_argument() needs before 5.15. */
-#define ENTER_WITH_ARGUMENT(call)                                            \
-	SEC("tracepoint/syscalls/sys_enter_" #call)                          \
-	int on_enter_##call(struct syscall_trace_enter *enter)               \
-	{                                                                    \
-		return remember(enter->args[0]);                             \
+#define ENTER_WITH_ARGUMENT(call)                              \
+	SEC("tracepoint/syscalls/sys_enter_" #call)            \
+	int on_enter_##call(struct syscall_trace_enter *enter) \
+	{                                                      \
+		return remember(enter->args[0]);               \
 	}
-#define EXIT(call, action)                                                   \
-	SEC("tracepoint/syscalls/sys_exit_" #call)                           \
-	int on_exit_##call(struct syscall_trace_exit *exited)                \
-	{                                                                    \
-		long ret = exited->ret;                                      \
-                                                                             \
-		return action;                                               \
+#define EXIT(call, action)                                    \
+	SEC("tracepoint/syscalls/sys_exit_" #call)            \
+	int on_exit_##call(struct syscall_trace_exit *exited) \
+	{                                                     \
+		long ret = exited->ret;                       \
+                                                              \
+		return action;                                \
 	}
 
 ENTER(setuid)
@@ -366,7 +366,8 @@ int on_raw_sched_prepare_exec(struct bpf_raw_tracepoint_args *raw)
 	struct task_struct *task = (void *)raw->args[0];
 	struct linux_binprm *bprm = (void *)raw->args[1];
 
-	return exec(bprm, file_of_credentials(bprm, false), BPF_CORE_READ(task, cred), BPF_CORE_READ(bprm, cred), false);
+	return exec(bprm, file_of_credentials(bprm, false), BPF_CORE_READ(task, cred), BPF_CORE_READ(bprm, cred),
+		    false);
 }
 
 /*
