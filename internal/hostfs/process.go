@@ -166,7 +166,7 @@ type Dir struct {
 
 // OpenDir opens a directory of /proc or /sys.
 func (t *Tree) OpenDir(ctx context.Context, name string) (*Dir, error) {
-	f, err := lookup(ctx, t, "open", name, true, func(fd int) (*os.File, error) { return openDir(fd, name) })
+	f, err := lookup(ctx, t, "open", name, true, func(fd int) (*os.File, error) { return openDir(fd) })
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ package hostfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -119,7 +120,7 @@ func (t *Tree) Readlink(ctx context.Context, name string) (string, error) {
 // ReadDir lists a directory by name, at most MaxEntries.
 func (t *Tree) ReadDir(ctx context.Context, name string) ([]Entry, error) {
 	return lookup(ctx, t, "readdir", name, true, func(fd int) ([]Entry, error) {
-		f, err := openDir(fd, name)
+		f, err := openDir(fd)
 		if err != nil {
 			return nil, err
 		}
@@ -201,7 +202,7 @@ func (t *Tree) handle(name string, follow bool) (int, error) {
 		return control(t.dir, func(base int) (int, error) { return t.resolve(base, name, follow) })
 	}
 	base, err := openat(unix.AT_FDCWD, t.path, unix.O_PATH|unix.O_DIRECTORY)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		// Not ErrNotExist: without its tree nothing on the host is "not there".
 		return -1, fmt.Errorf("the directory %s is missing: mount it or correct the path option", t.path)
 	}
@@ -279,7 +280,7 @@ func readAll(fd int, size int64, limit int) ([]byte, error) {
 	}
 }
 
-func openDir(handle int, name string) (*os.File, error) {
+func openDir(handle int) (*os.File, error) {
 	fd, err := openat(handle, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, err

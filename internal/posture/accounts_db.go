@@ -48,13 +48,13 @@ func readAccounts(ctx context.Context, root *hostfs.Tree) (*accountDB, error) {
 	}
 	db := &accountDB{}
 	var problems []error
-	db.users, db.compat, err = parsePasswd(passwdFile, bytes.NewReader(b))
+	db.users, db.compat, err = parsePasswd(bytes.NewReader(b))
 	problems = append(problems, err)
 
 	b, err = readOptional(ctx, root, groupFile)
 	problems = append(problems, err)
 	db.noGroups = err != nil
-	groups, compat, err := parseGroup(groupFile, bytes.NewReader(b))
+	groups, compat, err := parseGroup(bytes.NewReader(b))
 	problems = append(problems, err)
 	db.groups = groups
 	db.compat = append(db.compat, compat...)

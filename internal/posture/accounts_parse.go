@@ -46,12 +46,12 @@ type fileProblems struct {
 
 const maxProblems = 10
 
-func (p *fileProblems) add(line int, format string, args ...any) {
+func (p *fileProblems) add(line int, err error) {
 	if len(p.errs) == maxProblems {
 		p.more++
 		return
 	}
-	p.errs = append(p.errs, fmt.Errorf("%s line %d: %w", p.file, line, fmt.Errorf(format, args...)))
+	p.errs = append(p.errs, fmt.Errorf("%s line %d: %w", p.file, line, err))
 }
 
 func (p *fileProblems) err() error {
@@ -80,15 +80,15 @@ func accountLines(file string, r io.Reader, use func(line int, text string) erro
 			continue
 		}
 		if err := checkAccountLine(line); err != nil {
-			problems.add(n, "%w", err)
+			problems.add(n, err)
 			continue
 		}
 		if err := use(n, line); err != nil {
-			problems.add(n, "%w", err)
+			problems.add(n, err)
 		}
 	}
 	if err := lines.Err(); err != nil {
-		problems.add(n+1, "%w", err)
+		problems.add(n+1, err)
 	}
 	return compat, problems.err()
 }
@@ -111,9 +111,9 @@ func checkAccountLine(line string) error {
 
 // parsePasswd reads passwd(5). With an error, the entries are those of the
 // lines that are right.
-func parsePasswd(file string, r io.Reader) ([]passwdEntry, []compatEntry, error) {
+func parsePasswd(r io.Reader) ([]passwdEntry, []compatEntry, error) {
 	var entries []passwdEntry
-	compat, err := accountLines(file, r, func(line int, text string) error {
+	compat, err := accountLines(passwdFile, r, func(line int, text string) error {
 		f := strings.SplitN(text, ":", 7)
 		if len(f) < 4 {
 			return errFewFields
@@ -135,9 +135,9 @@ func parsePasswd(file string, r io.Reader) ([]passwdEntry, []compatEntry, error)
 
 // parseGroup reads group(5). With an error, the entries are those of the
 // lines that are right.
-func parseGroup(file string, r io.Reader) ([]groupEntry, []compatEntry, error) {
+func parseGroup(r io.Reader) ([]groupEntry, []compatEntry, error) {
 	var entries []groupEntry
-	compat, err := accountLines(file, r, func(line int, text string) error {
+	compat, err := accountLines(groupFile, r, func(line int, text string) error {
 		f := append(strings.SplitN(text, ":", 4), "")
 		if len(f) < 4 {
 			return errFewFields

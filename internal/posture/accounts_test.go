@@ -59,7 +59,7 @@ func TestParseNSSwitch(t *testing.T) {
 // of the file.
 func TestAccountProblems(t *testing.T) {
 	t.Parallel()
-	_, _, err := parseShadow(shadowFile, strings.NewReader(strings.Repeat("user:$6$secret:bad\n", 1000)))
+	_, _, err := parseShadow(strings.NewReader(strings.Repeat("user:$6$secret:bad\n", 1000)))
 	text := fmt.Sprint(err)
 	if strings.Contains(text, "secret") || strings.Contains(text, "bad") || strings.Count(text, "\n") != maxProblems || !strings.Contains(text, "990 further lines") {
 		t.Error(text)
@@ -226,8 +226,8 @@ func FuzzParseAccounts(f *testing.F) {
 	f.Add("sudo:x:27:a, b,,c\nx:x:-0:\n\x00:x:1:\n")
 	f.Fuzz(func(t *testing.T, s string) {
 		db := &accountDB{}
-		db.users, db.compat, _ = parsePasswd(passwdFile, strings.NewReader(s))
-		db.groups, _, _ = parseGroup(groupFile, strings.NewReader(s))
+		db.users, db.compat, _ = parsePasswd(strings.NewReader(s))
+		db.groups, _, _ = parseGroup(strings.NewReader(s))
 		db.sources, _ = parseNSSwitch(strings.NewReader(s))
 		db.index()
 		shells, _ := parseShells(strings.NewReader(s))

@@ -204,7 +204,7 @@ func (r *cronReader) timers() {
 	r.problem(err)
 	for _, name := range append(tree.names("timer"), tree.wanted("timer")...) {
 		state, timer, err := tree.state(r.ctx, name)
-		if err != nil || state != unitEnabled && state != unitEnabledRuntime && !(state != unitAlias && tree.started(name)) || timer.masked {
+		if err != nil || state != unitEnabled && state != unitEnabledRuntime && (state == unitAlias || !tree.started(name)) || timer.masked {
 			continue
 		}
 		service := unitValue(timer.settings, "Timer", "Unit")

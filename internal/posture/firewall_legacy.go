@@ -116,7 +116,7 @@ func (p legacyProtocol) table(name string) (*fwTable, error) {
 		copy(buf, name)
 		binary.NativeEndian.PutUint32(buf[xtTableNameLen:], info.Size)
 		err = getsockopt(fd, p.level, legacyGetEntries, buf)
-		if err == unix.EAGAIN || err == unix.EINVAL {
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINVAL) {
 			continue // another size by now
 		}
 		if err != nil {

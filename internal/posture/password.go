@@ -110,7 +110,7 @@ func readShadow(ctx context.Context, root *hostfs.Tree) ([]shadowEntry, []compat
 	if err != nil {
 		return nil, nil, err
 	}
-	entries, compat, err := parseShadow(shadowFile, bytes.NewReader(b))
+	entries, compat, err := parseShadow(bytes.NewReader(b))
 	if entries == nil {
 		entries = []shadowEntry{}
 	}

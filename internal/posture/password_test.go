@@ -79,7 +79,7 @@ func TestShadowStates(t *testing.T) {
 		{"u:*:19999:0:99999:7::0:", true, false},
 		{"u:*:20500:0:90:7:0::", false, false},
 	} {
-		entries, _, err := parseShadow(shadowFile, strings.NewReader(c.line))
+		entries, _, err := parseShadow(strings.NewReader(c.line))
 		if err != nil || len(entries) != 1 {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func TestShadowOracle(t *testing.T) {
 		generateShadow(t, dir, rand.New(rand.NewPCG(seed, 5)))
 		b, err := os.ReadFile(filepath.Join(dir, shadowFile))
 		must(t, err)
-		entries, _, err := parseShadow(shadowFile, strings.NewReader(string(b)))
+		entries, _, err := parseShadow(strings.NewReader(string(b)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func FuzzParseShadow(f *testing.F) {
 	f.Add("root:$6$a$b:20000:0:99999:7:::\nx::0:-1::::0:\n+::::::::\n")
 	f.Add("a:!\n:b\nc:*:-2\nd:*:99999999999\n\x00e:")
 	f.Fuzz(func(t *testing.T, s string) {
-		entries, _, _ := parseShadow(shadowFile, strings.NewReader(s))
+		entries, _, _ := parseShadow(strings.NewReader(s))
 		for _, e := range entries {
 			for _, n := range []int64{e.lastChange, e.minAge, e.maxAge, e.warning, e.inactive, e.expires} {
 				if n < noDays || n > 1<<31 {

@@ -118,9 +118,9 @@ type shadowEntry struct {
 
 // parseShadow reads shadow(5). With an error, the entries are those of the
 // lines that are right. Errors do not quote the file.
-func parseShadow(file string, r io.Reader) ([]shadowEntry, []compatEntry, error) {
+func parseShadow(r io.Reader) ([]shadowEntry, []compatEntry, error) {
 	var entries []shadowEntry
-	compat, err := accountLines(file, r, func(line int, text string) error {
+	compat, err := accountLines(shadowFile, r, func(line int, text string) error {
 		f := strings.Split(text, ":")
 		if len(f) < 2 {
 			return errFewFields

@@ -130,7 +130,7 @@ func (j *sudoJudge) user(name string) sudoVerdict {
 			items = append(items, judgedItem{min(says, rule.grants[g].host), rule.grants[g].items})
 		}
 	}
-	password := j.passwordDefaults(u, m)
+	password := j.passwordDefaults(m)
 	key = binary.AppendUvarint(key, uint64(len(j.rules))<<1)
 	for _, d := range password {
 		key = binary.AppendUvarint(key, uint64(d.index)<<1|uint64(d.says>>1))
@@ -228,7 +228,7 @@ type passwordDefault struct {
 
 // passwordDefaults are the settings authenticate and exempt_group that may
 // apply to the account, in their order.
-func (j *sudoJudge) passwordDefaults(u *passwdEntry, m *sudoMatcher) []passwordDefault {
+func (j *sudoJudge) passwordDefaults(m *sudoMatcher) []passwordDefault {
 	var out []passwordDefault
 	for i := range j.policy.defaults {
 		d := &j.policy.defaults[i]

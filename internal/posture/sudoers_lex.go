@@ -35,10 +35,8 @@ func (t *sudoersText) accept(c byte) bool {
 	return true
 }
 
-// blanks moves over blanks and over line ends behind a backslash. It tells
-// whether there were any.
-func (t *sudoersText) blanks() bool {
-	start := t.pos
+// blanks moves over blanks and over line ends behind a backslash.
+func (t *sudoersText) blanks() {
 	for {
 		if c := t.peek(); c == ' ' || c == '\t' {
 			t.pos++
@@ -46,7 +44,7 @@ func (t *sudoersText) blanks() bool {
 			t.pos += n
 			t.line++
 		} else {
-			return t.pos > start
+			return
 		}
 	}
 }

@@ -34,7 +34,7 @@ func parseSudoers(file, text string, out *sudoers, include func(name string, dir
 			err = p.entry()
 		}
 		if err != nil {
-			problems.add(line, "%w", err)
+			problems.add(line, err)
 		}
 		p.nextLine()
 	}

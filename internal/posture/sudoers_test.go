@@ -21,8 +21,8 @@ func judgeText(t *testing.T, text, user string, sources map[string][]string) sud
 		t.Error(err)
 	}
 	db := &accountDB{sources: sources}
-	db.users, _, _ = parsePasswd(passwdFile, strings.NewReader(oraclePasswd))
-	db.groups, _, _ = parseGroup(groupFile, strings.NewReader(oracleGroup))
+	db.users, _, _ = parsePasswd(strings.NewReader(oraclePasswd))
+	db.groups, _, _ = parseGroup(strings.NewReader(oracleGroup))
 	db.index()
 	j, err := newSudoJudge(policy, db, []string{"web1.example.org"}, fixtureNow)
 	if err != nil {
@@ -113,7 +113,7 @@ func TestSudoersHostile(t *testing.T) {
 		}
 		must(t, parseSudoers("sudoers", b.String()+lists[kind]+"\n", policy, noInclude))
 		db := &accountDB{}
-		db.users, _, _ = parsePasswd(passwdFile, strings.NewReader(oraclePasswd))
+		db.users, _, _ = parsePasswd(strings.NewReader(oraclePasswd))
 		db.index()
 		j, err := newSudoJudge(policy, db, []string{"web1"}, fixtureNow)
 		if (err != nil) != (kind == "Cmnd") {
@@ -165,8 +165,8 @@ func FuzzParseSudoers(f *testing.F) {
 			}
 		}
 		db := &accountDB{sources: map[string][]string{}}
-		db.users, _, _ = parsePasswd(passwdFile, strings.NewReader(oraclePasswd))
-		db.groups, _, _ = parseGroup(groupFile, strings.NewReader(oracleGroup))
+		db.users, _, _ = parsePasswd(strings.NewReader(oraclePasswd))
+		db.groups, _, _ = parseGroup(strings.NewReader(oracleGroup))
 		db.index()
 		j, err := newSudoJudge(policy, db, []string{"web1"}, fixtureNow)
 		for _, u := range db.users {

@@ -20,7 +20,6 @@ package version
 import (
 	"context"
 	"errors"
-	"path"
 	"strings"
 	"time"
 	"unicode"
@@ -194,6 +193,3 @@ func plausible(v string) string {
 	}
 	return v
 }
-
-// baseName is the last component of a path without this ending.
-func baseName(p, ending string) string { return strings.TrimSuffix(path.Base(p), ending) }
