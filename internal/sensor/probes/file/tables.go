@@ -57,7 +57,7 @@ func (t *tables) update(p *plan, found []identified) error {
 		case !f.directory:
 			objects[f.object] = join(objects, f.object, f.watch)
 		}
-		t.filterInode(f.object.Inode)
+		t.filterBit(f.object.Inode)
 	}
 	for at, watch := range p.exact {
 		if number, ok := t.numbers[at.directory]; ok && at.name != anyEntry {
@@ -148,8 +148,6 @@ func apply[K, V comparable](m *ebpf.Map, have, want map[K]V) error {
 	}
 	return refused
 }
-
-func (t *tables) filterInode(inode uint64) { t.filterBit(inode) }
 
 func (t *tables) filterBit(bit uint64) {
 	bit %= uint64(abi.WatchFilterBits)
