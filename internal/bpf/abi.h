@@ -87,6 +87,7 @@ enum table {
 	TABLE_SOCKETS,
 	TABLE_FLOWS,
 	TABLE_PENDING,
+	TABLE_THREADS,
 	TABLE_COUNT,
 };
 
@@ -112,7 +113,8 @@ struct process {
 	__u32 seen_euid; /* effective uid last seen */
 	__u8 class;	 /* enum process_class */
 	__u8 contained;	 /* cgroup_id is a container's */
-	__u8 pad[2];
+	__u8 apart;	 /* a thread had other credentials: see threads.h */
+	__u8 pad;
 };
 
 /*

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Credentials: what of a cred decides about privilege, ids across user
- * namespaces and idmapped mounts, and what was last seen of a thread group.
+ * Credentials: what of a cred decides about privilege, and ids across user
+ * namespaces and idmapped mounts.
  */
 #ifndef CREDENTIALS_H
 #define CREDENTIALS_H
@@ -110,30 +110,6 @@ __noinline __u32 owner_of(__u64 address, bool group)
 			return NO_ID;
 	}
 	return map_id(map, id, false);
-}
-
-/* The only thread of its group, zombies counted. */
-static __always_inline bool is_alone(struct task_struct *task)
-{
-	return BPF_CORE_READ(task, signal, nr_threads) == 1;
-}
-
-/*
- * Remembers the credentials of a thread for its group. Threads may differ, so
- * the table keeps their union: root once one of them was seen as root, and all
- * their effective capabilities. Only a thread that is alone can lower it. The
- * union may hide a gain; it cannot invent one.
- */
-static __always_inline void see(struct process *process, __u32 euid, __u64 effective, bool alone)
-{
-	if (alone) {
-		process->seen_euid = euid;
-		process->seen_caps = effective;
-		return;
-	}
-	if (!euid)
-		process->seen_euid = 0;
-	process->seen_caps |= effective;
 }
 
 #endif

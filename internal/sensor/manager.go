@@ -58,6 +58,7 @@ type Manager struct {
 
 	mu     sync.RWMutex // guards what follows: a scrape reads it
 	probes []*probe.Probe
+	keeper *probe.Probe // keeps the process table
 	shared *probe.Shared
 	rates  []float64
 
@@ -82,6 +83,9 @@ func New(options Options) *Manager {
 
 // Start loads and attaches the probes that were asked for. It does not fail:
 // what went wrong with which probe is in the metrics and the log.
+//
+// The process probe is loaded in any case, for the others need its table and
+// its notice of 32-bit programs; not asked for, it is not reported.
 func (m *Manager) Start(ctx context.Context) {
 	defer close(m.started)
 	if !m.options.Enabled {
@@ -94,15 +98,24 @@ func (m *Manager) Start(ctx context.Context) {
 	host := probe.Inspect(m.options.ProcFS, m.options.SysFS, m.options.RootFS)
 	shared := probe.NewShared()
 	var started []*probe.Probe
+	var keeper *probe.Probe
 	host.WithTracefs(func() {
 		for _, spec := range m.specs {
-			if ctx.Err() == nil && m.wanted(spec) {
-				started = append(started, probe.Start(spec, host, shared, m.settings(host), m.log))
+			keeps := spec.Index == int(abi.ProbeProcess)
+			if ctx.Err() != nil || !(keeps || m.wanted(spec)) {
+				continue
+			}
+			p := probe.Start(spec, host, shared, m.settings(host), m.log)
+			if keeps {
+				keeper = p
+			}
+			if m.wanted(spec) {
+				started = append(started, p)
 			}
 		}
 	})
 	m.mu.Lock()
-	m.probes, m.shared = started, shared
+	m.probes, m.keeper, m.shared = started, keeper, shared
 	m.mu.Unlock()
 
 	ctx, m.stop = context.WithCancel(ctx)
@@ -173,12 +186,11 @@ func (m *Manager) watchCompat(ctx context.Context) {
 			}
 		}
 	}
-	index := slices.IndexFunc(m.probes, func(p *probe.Probe) bool { return p.Spec().Index == int(abi.ProbeProcess) })
-	if index < 0 || !m.probes[index].Status().Running() || !m.probes[index].Host().RingBuffers {
+	if m.keeper == nil || !m.keeper.Status().Running() || !m.keeper.Host().RingBuffers {
 		attach()
 		return
 	}
-	notices, err := ringbuf.NewReader(m.probes[index].Map("notices"))
+	notices, err := ringbuf.NewReader(m.keeper.Map("notices"))
 	if err != nil {
 		m.log.Debug("Cannot read notices", "err", err)
 		attach()
@@ -238,10 +250,13 @@ func (m *Manager) Close() error {
 	for _, p := range slices.Backward(m.probes) {
 		errs = append(errs, p.Close())
 	}
+	if m.keeper != nil && !slices.Contains(m.probes, m.keeper) {
+		errs = append(errs, m.keeper.Close())
+	}
 	if m.shared != nil {
 		errs = append(errs, m.shared.Close())
 	}
-	m.probes, m.shared = nil, nil
+	m.probes, m.keeper, m.shared = nil, nil, nil
 	m.options.Enabled = false
 	return errors.Join(errs...)
 }

@@ -31,6 +31,7 @@ const (
 	TableSockets   = bpfTableTABLE_SOCKETS
 	TableFlows     = bpfTableTABLE_FLOWS
 	TablePending   = bpfTableTABLE_PENDING
+	TableThreads   = bpfTableTABLE_THREADS
 
 	LossCount     = bpfLossLOSS_COUNT
 	LossDecode    = bpfLossLOSS_DECODE
@@ -132,6 +133,7 @@ var (
 		TableSockets:   "sockets",
 		TableFlows:     "flows",
 		TablePending:   "pending",
+		TableThreads:   "threads",
 	})
 )
 

@@ -180,7 +180,8 @@ type bpfProcess struct {
 	SeenEuid  uint32
 	Class     uint8
 	Contained uint8
-	Pad       [2]uint8
+	Apart     uint8
+	Pad       uint8
 }
 
 type bpfProcessClass uint32
@@ -208,7 +209,8 @@ const (
 	bpfTableTABLE_SOCKETS   bpfTable = 1
 	bpfTableTABLE_FLOWS     bpfTable = 2
 	bpfTableTABLE_PENDING   bpfTable = 3
-	bpfTableTABLE_COUNT     bpfTable = 4
+	bpfTableTABLE_THREADS   bpfTable = 4
+	bpfTableTABLE_COUNT     bpfTable = 5
 )
 
 type bpfTextLength uint32

@@ -16,25 +16,22 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapArguments                   = "arguments"
 	bpfMapEventBudget                 = "event_budget"
 	bpfMapEvents                      = "events"
 	bpfMapEventsLostTotal             = "events_lost_total"
 	bpfMapEventsTotal                 = "events_total"
 	bpfMapMapEvictions                = "map_evictions"
-	bpfMapPendingCalls                = "pending_calls"
 	bpfMapPrivilegeEscalationTotal    = "privilege_escalation_total"
 	bpfMapPrivilegeGainedTotal        = "privilege_gained_total"
 	bpfMapProcesses                   = "processes"
+	bpfMapThreads                     = "threads"
 	bpfProgOnClassicSchedProcessExec  = "on_classic_sched_process_exec"
 	bpfProgOnClassicSchedProcessExit  = "on_classic_sched_process_exit"
 	bpfProgOnClassicTaskNewtask       = "on_classic_task_newtask"
 	bpfProgOnCompatSysExit            = "on_compat_sys_exit"
-	bpfProgOnEnterCapset              = "on_enter_capset"
 	bpfProgOnEnterSetfsgid            = "on_enter_setfsgid"
 	bpfProgOnEnterSetfsuid            = "on_enter_setfsuid"
-	bpfProgOnEnterSetresuid           = "on_enter_setresuid"
-	bpfProgOnEnterSetreuid            = "on_enter_setreuid"
-	bpfProgOnEnterSetuid              = "on_enter_setuid"
 	bpfProgOnEnterUnshare             = "on_enter_unshare"
 	bpfProgOnExitCapset               = "on_exit_capset"
 	bpfProgOnExitSetfsgid             = "on_exit_setfsgid"
@@ -47,10 +44,6 @@ const (
 	bpfProgOnExitSetreuid             = "on_exit_setreuid"
 	bpfProgOnExitSetuid               = "on_exit_setuid"
 	bpfProgOnExitUnshare              = "on_exit_unshare"
-	bpfProgOnFentrySetfsuid           = "on_fentry_setfsuid"
-	bpfProgOnFentrySetresuid          = "on_fentry_setresuid"
-	bpfProgOnFentrySetreuid           = "on_fentry_setreuid"
-	bpfProgOnFentrySetuid             = "on_fentry_setuid"
 	bpfProgOnFexitSetfsgid            = "on_fexit_setfsgid"
 	bpfProgOnFexitSetfsuid            = "on_fexit_setfsuid"
 	bpfProgOnFexitSetgid              = "on_fexit_setgid"
@@ -62,9 +55,6 @@ const (
 	bpfProgOnFexitUnshare             = "on_fexit_unshare"
 	bpfProgOnKprobeSetfsgid           = "on_kprobe_setfsgid"
 	bpfProgOnKprobeSetfsuid           = "on_kprobe_setfsuid"
-	bpfProgOnKprobeSetresuid          = "on_kprobe_setresuid"
-	bpfProgOnKprobeSetreuid           = "on_kprobe_setreuid"
-	bpfProgOnKprobeSetuid             = "on_kprobe_setuid"
 	bpfProgOnKprobeUnshare            = "on_kprobe_unshare"
 	bpfProgOnKretprobeSetfsgid        = "on_kretprobe_setfsgid"
 	bpfProgOnKretprobeSetfsuid        = "on_kretprobe_setfsuid"
@@ -140,12 +130,8 @@ type bpfProgramSpecs struct {
 	OnClassicSchedProcessExit  *ebpf.ProgramSpec `ebpf:"on_classic_sched_process_exit"`
 	OnClassicTaskNewtask       *ebpf.ProgramSpec `ebpf:"on_classic_task_newtask"`
 	OnCompatSysExit            *ebpf.ProgramSpec `ebpf:"on_compat_sys_exit"`
-	OnEnterCapset              *ebpf.ProgramSpec `ebpf:"on_enter_capset"`
 	OnEnterSetfsgid            *ebpf.ProgramSpec `ebpf:"on_enter_setfsgid"`
 	OnEnterSetfsuid            *ebpf.ProgramSpec `ebpf:"on_enter_setfsuid"`
-	OnEnterSetresuid           *ebpf.ProgramSpec `ebpf:"on_enter_setresuid"`
-	OnEnterSetreuid            *ebpf.ProgramSpec `ebpf:"on_enter_setreuid"`
-	OnEnterSetuid              *ebpf.ProgramSpec `ebpf:"on_enter_setuid"`
 	OnEnterUnshare             *ebpf.ProgramSpec `ebpf:"on_enter_unshare"`
 	OnExitCapset               *ebpf.ProgramSpec `ebpf:"on_exit_capset"`
 	OnExitSetfsgid             *ebpf.ProgramSpec `ebpf:"on_exit_setfsgid"`
@@ -158,10 +144,6 @@ type bpfProgramSpecs struct {
 	OnExitSetreuid             *ebpf.ProgramSpec `ebpf:"on_exit_setreuid"`
 	OnExitSetuid               *ebpf.ProgramSpec `ebpf:"on_exit_setuid"`
 	OnExitUnshare              *ebpf.ProgramSpec `ebpf:"on_exit_unshare"`
-	OnFentrySetfsuid           *ebpf.ProgramSpec `ebpf:"on_fentry_setfsuid"`
-	OnFentrySetresuid          *ebpf.ProgramSpec `ebpf:"on_fentry_setresuid"`
-	OnFentrySetreuid           *ebpf.ProgramSpec `ebpf:"on_fentry_setreuid"`
-	OnFentrySetuid             *ebpf.ProgramSpec `ebpf:"on_fentry_setuid"`
 	OnFexitSetfsgid            *ebpf.ProgramSpec `ebpf:"on_fexit_setfsgid"`
 	OnFexitSetfsuid            *ebpf.ProgramSpec `ebpf:"on_fexit_setfsuid"`
 	OnFexitSetgid              *ebpf.ProgramSpec `ebpf:"on_fexit_setgid"`
@@ -173,9 +155,6 @@ type bpfProgramSpecs struct {
 	OnFexitUnshare             *ebpf.ProgramSpec `ebpf:"on_fexit_unshare"`
 	OnKprobeSetfsgid           *ebpf.ProgramSpec `ebpf:"on_kprobe_setfsgid"`
 	OnKprobeSetfsuid           *ebpf.ProgramSpec `ebpf:"on_kprobe_setfsuid"`
-	OnKprobeSetresuid          *ebpf.ProgramSpec `ebpf:"on_kprobe_setresuid"`
-	OnKprobeSetreuid           *ebpf.ProgramSpec `ebpf:"on_kprobe_setreuid"`
-	OnKprobeSetuid             *ebpf.ProgramSpec `ebpf:"on_kprobe_setuid"`
 	OnKprobeUnshare            *ebpf.ProgramSpec `ebpf:"on_kprobe_unshare"`
 	OnKretprobeSetfsgid        *ebpf.ProgramSpec `ebpf:"on_kretprobe_setfsgid"`
 	OnKretprobeSetfsuid        *ebpf.ProgramSpec `ebpf:"on_kretprobe_setfsuid"`
@@ -202,15 +181,16 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	Arguments                *ebpf.MapSpec `ebpf:"arguments"`
 	EventBudget              *ebpf.MapSpec `ebpf:"event_budget"`
 	Events                   *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal          *ebpf.MapSpec `ebpf:"events_lost_total"`
 	EventsTotal              *ebpf.MapSpec `ebpf:"events_total"`
 	MapEvictions             *ebpf.MapSpec `ebpf:"map_evictions"`
-	PendingCalls             *ebpf.MapSpec `ebpf:"pending_calls"`
 	PrivilegeEscalationTotal *ebpf.MapSpec `ebpf:"privilege_escalation_total"`
 	PrivilegeGainedTotal     *ebpf.MapSpec `ebpf:"privilege_gained_total"`
 	Processes                *ebpf.MapSpec `ebpf:"processes"`
+	Threads                  *ebpf.MapSpec `ebpf:"threads"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -246,28 +226,30 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	Arguments                *ebpf.Map `ebpf:"arguments"`
 	EventBudget              *ebpf.Map `ebpf:"event_budget"`
 	Events                   *ebpf.Map `ebpf:"events"`
 	EventsLostTotal          *ebpf.Map `ebpf:"events_lost_total"`
 	EventsTotal              *ebpf.Map `ebpf:"events_total"`
 	MapEvictions             *ebpf.Map `ebpf:"map_evictions"`
-	PendingCalls             *ebpf.Map `ebpf:"pending_calls"`
 	PrivilegeEscalationTotal *ebpf.Map `ebpf:"privilege_escalation_total"`
 	PrivilegeGainedTotal     *ebpf.Map `ebpf:"privilege_gained_total"`
 	Processes                *ebpf.Map `ebpf:"processes"`
+	Threads                  *ebpf.Map `ebpf:"threads"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Arguments,
 		m.EventBudget,
 		m.Events,
 		m.EventsLostTotal,
 		m.EventsTotal,
 		m.MapEvictions,
-		m.PendingCalls,
 		m.PrivilegeEscalationTotal,
 		m.PrivilegeGainedTotal,
 		m.Processes,
+		m.Threads,
 	)
 }
 
@@ -292,12 +274,8 @@ type bpfPrograms struct {
 	OnClassicSchedProcessExit  *ebpf.Program `ebpf:"on_classic_sched_process_exit"`
 	OnClassicTaskNewtask       *ebpf.Program `ebpf:"on_classic_task_newtask"`
 	OnCompatSysExit            *ebpf.Program `ebpf:"on_compat_sys_exit"`
-	OnEnterCapset              *ebpf.Program `ebpf:"on_enter_capset"`
 	OnEnterSetfsgid            *ebpf.Program `ebpf:"on_enter_setfsgid"`
 	OnEnterSetfsuid            *ebpf.Program `ebpf:"on_enter_setfsuid"`
-	OnEnterSetresuid           *ebpf.Program `ebpf:"on_enter_setresuid"`
-	OnEnterSetreuid            *ebpf.Program `ebpf:"on_enter_setreuid"`
-	OnEnterSetuid              *ebpf.Program `ebpf:"on_enter_setuid"`
 	OnEnterUnshare             *ebpf.Program `ebpf:"on_enter_unshare"`
 	OnExitCapset               *ebpf.Program `ebpf:"on_exit_capset"`
 	OnExitSetfsgid             *ebpf.Program `ebpf:"on_exit_setfsgid"`
@@ -310,10 +288,6 @@ type bpfPrograms struct {
 	OnExitSetreuid             *ebpf.Program `ebpf:"on_exit_setreuid"`
 	OnExitSetuid               *ebpf.Program `ebpf:"on_exit_setuid"`
 	OnExitUnshare              *ebpf.Program `ebpf:"on_exit_unshare"`
-	OnFentrySetfsuid           *ebpf.Program `ebpf:"on_fentry_setfsuid"`
-	OnFentrySetresuid          *ebpf.Program `ebpf:"on_fentry_setresuid"`
-	OnFentrySetreuid           *ebpf.Program `ebpf:"on_fentry_setreuid"`
-	OnFentrySetuid             *ebpf.Program `ebpf:"on_fentry_setuid"`
 	OnFexitSetfsgid            *ebpf.Program `ebpf:"on_fexit_setfsgid"`
 	OnFexitSetfsuid            *ebpf.Program `ebpf:"on_fexit_setfsuid"`
 	OnFexitSetgid              *ebpf.Program `ebpf:"on_fexit_setgid"`
@@ -325,9 +299,6 @@ type bpfPrograms struct {
 	OnFexitUnshare             *ebpf.Program `ebpf:"on_fexit_unshare"`
 	OnKprobeSetfsgid           *ebpf.Program `ebpf:"on_kprobe_setfsgid"`
 	OnKprobeSetfsuid           *ebpf.Program `ebpf:"on_kprobe_setfsuid"`
-	OnKprobeSetresuid          *ebpf.Program `ebpf:"on_kprobe_setresuid"`
-	OnKprobeSetreuid           *ebpf.Program `ebpf:"on_kprobe_setreuid"`
-	OnKprobeSetuid             *ebpf.Program `ebpf:"on_kprobe_setuid"`
 	OnKprobeUnshare            *ebpf.Program `ebpf:"on_kprobe_unshare"`
 	OnKretprobeSetfsgid        *ebpf.Program `ebpf:"on_kretprobe_setfsgid"`
 	OnKretprobeSetfsuid        *ebpf.Program `ebpf:"on_kretprobe_setfsuid"`
@@ -356,12 +327,8 @@ func (p *bpfPrograms) Close() error {
 		p.OnClassicSchedProcessExit,
 		p.OnClassicTaskNewtask,
 		p.OnCompatSysExit,
-		p.OnEnterCapset,
 		p.OnEnterSetfsgid,
 		p.OnEnterSetfsuid,
-		p.OnEnterSetresuid,
-		p.OnEnterSetreuid,
-		p.OnEnterSetuid,
 		p.OnEnterUnshare,
 		p.OnExitCapset,
 		p.OnExitSetfsgid,
@@ -374,10 +341,6 @@ func (p *bpfPrograms) Close() error {
 		p.OnExitSetreuid,
 		p.OnExitSetuid,
 		p.OnExitUnshare,
-		p.OnFentrySetfsuid,
-		p.OnFentrySetresuid,
-		p.OnFentrySetreuid,
-		p.OnFentrySetuid,
 		p.OnFexitSetfsgid,
 		p.OnFexitSetfsuid,
 		p.OnFexitSetgid,
@@ -389,9 +352,6 @@ func (p *bpfPrograms) Close() error {
 		p.OnFexitUnshare,
 		p.OnKprobeSetfsgid,
 		p.OnKprobeSetfsuid,
-		p.OnKprobeSetresuid,
-		p.OnKprobeSetreuid,
-		p.OnKprobeSetuid,
 		p.OnKprobeUnshare,
 		p.OnKretprobeSetfsgid,
 		p.OnKretprobeSetfsuid,

@@ -13,30 +13,25 @@
 #include "events.h"
 #include "processes.h"
 #include "scope.h"
+#include "threads.h"
 
 enum { CLONE_NEWUSER_FLAG = 0x10000000, NO_ID_16 = 0xffff };
 
 COUNTER(privilege_escalation_total, PRIVILEGE_COUNT *RESULT_COUNT);
 COUNTER(privilege_gained_total, GAIN_COUNT);
 
-/* A thread inside a call: what it had before, and the call's first argument. */
-struct before {
-	__u64 effective;
-	__u32 euid;
-	__u32 argument;
-};
-
 /*
- * Keyed by tid. These calls do not sleep, except where they read their
+ * First arguments of calls that threads are in, by tid, for rungs that cannot
+ * read them at the exit. These calls do not sleep, except where they read
  * arguments from memory that a process keeps from being read; so it is as
  * large as such a process would have to be hostile.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 1024);
 	__type(key, __u32);
-	__type(value, struct before);
-} pending_calls SEC(".maps");
+	__type(value, __u32);
+} arguments SEC(".maps");
 
 /*
  * The rung in use sees the set*id calls of 32-bit programs too. Set by Go
@@ -66,48 +61,12 @@ static __always_inline void count_gain(enum privilege_gain how, __u32 old, __u32
 		report(EVENT_GAIN, 0, how, old, new);
 }
 
-/* The table is short of what a thread group is now: nobody saw it get there. */
-static __always_inline bool is_short(const struct process *process, __u32 euid, __u64 effective)
-{
-	return (!euid && process->seen_euid) || (effective & ~process->seen_caps);
-}
-
-/*
- * Compares what a thread has with what was last seen of its group. Threads
- * that end together find the same, so one of them claims it: whoever enters
- * the group among the pending calls, where no tid has the highest bit.
- */
-static __always_inline void compare(struct process *process, const struct cred *cred, const bool btf)
-{
-	__u32 claim = bpf_get_current_pid_tgid() >> 32 | 1U << 31, euid = LOAD(btf, cred, euid.val), seen_euid;
-	__u64 effective = capabilities(&cred->cap_effective, btf);
-	struct before none = {};
-
-	if (!is_short(process, euid, effective) || !in_initial_namespace(cred, btf))
-		return;
-	if (bpf_map_update_elem(&pending_calls, &claim, &none, BPF_NOEXIST))
-		return;
-	if (is_short(process, euid, effective)) {
-		seen_euid = process->seen_euid;
-		see(process, euid, effective, false);
-		count_gain(GAIN_OTHER, seen_euid, euid);
-	}
-	bpf_map_delete_elem(&pending_calls, &claim);
-}
-
-/* The current thread enters a call. */
+/* The current thread enters a call whose argument its exit needs. */
 static __always_inline int remember(__u32 argument)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	const struct cred *cred = BPF_CORE_READ(task, cred);
 	__u32 tid = bpf_get_current_pid_tgid();
-	struct before before = { .argument = argument };
 
-	if (!in_scope())
-		return 0;
-	before.euid = BPF_CORE_READ(cred, euid.val);
-	before.effective = capabilities(&cred->cap_effective, false);
-	if (bpf_map_update_elem(&pending_calls, &tid, &before, BPF_ANY))
+	if (in_scope() && bpf_map_update_elem(&arguments, &tid, &argument, BPF_ANY))
 		add(&map_evictions, TABLE_PENDING, 1);
 	return 0;
 }
@@ -116,44 +75,59 @@ static __always_inline void forget(void)
 {
 	__u32 tid = bpf_get_current_pid_tgid();
 
-	bpf_map_delete_elem(&pending_calls, &tid);
+	bpf_map_delete_elem(&arguments, &tid);
+}
+
+static __always_inline bool gained(const struct last_seen *old, const struct last_seen *new)
+{
+	return (!new->euid && old->euid) || (new->effective & ~old->effective);
+}
+
+/*
+ * Compares what a thread has with what was last seen of it. What nobody saw it
+ * get is counted once for a group: threads that end together find the same, so
+ * one of them claims it, and raises what the group is known to have.
+ */
+static __always_inline void compare(struct process *process, const struct cred *cred, const bool btf)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	__u32 claim = id >> 32 | 1U << 31, argument = 0;
+	struct last_seen old, new = seen_in(cred, btf);
+
+	if (!last_seen_of(id, process, &old) || !gained(&old, &new) || !in_initial_namespace(cred, btf))
+		return;
+	if (bpf_map_update_elem(&arguments, &claim, &argument, BPF_NOEXIST))
+		return;
+	if (last_seen_of(id, process, &old) && gained(&old, &new)) {
+		raise(process, &new);
+		count_gain(GAIN_OTHER, old.euid, new.euid);
+	}
+	bpf_map_delete_elem(&arguments, &claim);
 }
 
 /*
  * The current thread returns from a call that can change its effective uid or
- * capabilities. Where the call's entry is not hooked, or the table was full,
- * what was last seen of the group stands for what the thread had before.
+ * capabilities. No hook at the entry: that would cost every call on the host.
  */
-static __always_inline int leave(enum privilege_call call, enum privilege_gain how, bool failed, bool entered)
+static __always_inline int leave(enum privilege_call call, enum privilege_gain how, bool failed)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	const struct cred *cred = BPF_CORE_READ(task, cred);
-	__u32 euid = BPF_CORE_READ(cred, euid.val), old_euid = euid;
-	__u64 id = bpf_get_current_pid_tgid(), effective = capabilities(&cred->cap_effective, false),
-	      old_effective = effective;
-	__u32 tid = id, tgid = id >> 32;
+	struct last_seen new = seen_in(cred, false), old = new;
+	__u64 id = bpf_get_current_pid_tgid();
+	__u32 tgid = id >> 32;
 	struct process *process;
-	struct before *before;
 
 	if (!in_scope())
 		return 0;
 	process = bpf_map_lookup_elem(&processes, &tgid);
-	before = entered ? bpf_map_lookup_elem(&pending_calls, &tid) : NULL;
-	if (before) {
-		old_euid = before->euid;
-		old_effective = before->effective;
-		bpf_map_delete_elem(&pending_calls, &tid);
-	} else if (process) {
-		old_euid = process->seen_euid;
-		old_effective = process->seen_caps;
-	}
-	count_call(call, failed, old_euid, euid);
+	last_seen_of(id, process, &old);
+	count_call(call, failed, old.euid, new.euid);
 	if (failed)
 		return 0;
-	if (((!euid && old_euid) || (effective & ~old_effective)) && in_initial_namespace(cred, false))
-		count_gain(how, old_euid, euid);
-	if (process)
-		see(process, euid, effective, is_alone(task));
+	if (gained(&old, &new) && in_initial_namespace(cred, false))
+		count_gain(how, old.euid, new.euid);
+	see(task, process, &new);
 	return 0;
 }
 
@@ -175,18 +149,15 @@ static __always_inline int leave_group(bool failed)
  * id afterwards tells. -1 is no id: that call only asks. A negative return
  * comes from seccomp.
  */
-static __always_inline int leave_fs_user(__u32 id, long ret, bool entered)
+static __always_inline int leave_fs_user(__u32 id, long ret)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	const struct cred *cred = BPF_CORE_READ(task, cred);
 
-	if (id == NO_ID) {
-		forget();
+	if (id == NO_ID)
 		return 0;
-	}
 	return leave(PRIVILEGE_SETUID, GAIN_SET_ID,
-		     ret < 0 || kernel_uid(BPF_CORE_READ(cred, user_ns), id) != BPF_CORE_READ(cred, fsuid.val),
-		     entered);
+		     ret < 0 || kernel_uid(BPF_CORE_READ(cred, user_ns), id) != BPF_CORE_READ(cred, fsuid.val));
 }
 
 static __always_inline int leave_fs_group(__u32 id, long ret)
@@ -212,21 +183,27 @@ static __always_inline int leave_unshare(__u32 flags, bool failed)
 	return 0;
 }
 
+/* The first argument as remembered at the entry. */
+static __always_inline __u32 remembered_argument(void)
+{
+	__u32 tid = bpf_get_current_pid_tgid(), *argument = bpf_map_lookup_elem(&arguments, &tid), value = NO_ID;
+
+	if (argument) {
+		value = *argument;
+		forget();
+	}
+	return value;
+}
+
 /*
  * The first argument of the call that the current thread returns from: from
  * its saved registers since 5.15, before that from the call's entry.
  */
 static __always_inline __u32 first_argument(void)
 {
-	__u32 tid = bpf_get_current_pid_tgid(), argument = NO_ID;
-	struct before *before;
-
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
 		return PT_REGS_PARM1_CORE_SYSCALL((struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf()));
-	before = bpf_map_lookup_elem(&pending_calls, &tid);
-	if (before)
-		argument = before->argument;
-	return argument;
+	return remembered_argument();
 }
 
 /* A 16-bit id as the kernel widens it: low2highuid(). */
@@ -234,15 +211,6 @@ static __always_inline __u32 wide_id(__u32 id)
 {
 	id &= NO_ID_16;
 	return id == NO_ID_16 ? NO_ID : id;
-}
-
-/* The first argument as remembered at the entry, which a kprobe must do. */
-static __always_inline __u32 remembered_argument(void)
-{
-	__u32 tid = bpf_get_current_pid_tgid();
-	struct before *before = bpf_map_lookup_elem(&pending_calls, &tid);
-
-	return before ? before->argument : NO_ID;
 }
 
 #endif

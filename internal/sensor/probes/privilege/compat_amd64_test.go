@@ -116,7 +116,7 @@ var compatCases = []struct {
 func TestCompat(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
-	p, _ := startBoth(t, host, cgroup.Only())
+	p, _ := startBoth(t, host, New(), cgroup.Only())
 	if err := p.AttachCompat(); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestCompat(t *testing.T) {
 func TestCompatUserNamespace(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
-	p, _ := startBoth(t, host, cgroup.Only())
+	p, _ := startBoth(t, host, New(), cgroup.Only())
 	if err := p.AttachCompat(); err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestCompatUserNamespace(t *testing.T) {
 func TestUnseenGain(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
-	p, _ := startBoth(t, host, cgroup.Only())
+	p, _ := startBoth(t, host, New(), cgroup.Only())
 	drop := machineCall{number: 117, args: [3]int32{-1, 1000, -1}}
 	unseen := machineCall{number: 208, args: [3]int32{-1, 0, -1}, short: true}
 	path := writeProgram(t, "program64", true, 1, drop, unseen)
@@ -175,4 +175,25 @@ func TestUnseenGain(t *testing.T) {
 	watch := newWatch(t, p)
 	w.Do("exec", "500", path)
 	expect(t, watch, counts{"setuid success": 500, "other": 500})
+}
+
+// A thread has what the one has that made it: two threads drop root, each
+// makes a third and a fourth, and all four take it back.
+func TestInheritedByThreads(t *testing.T) {
+	host := inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	p, _ := startBoth(t, host, New(), cgroup.Only())
+	thread := machineCall{number: 56, args: [3]int32{0x10f00}} // CLONE_THREAD, VM, FS, FILES, SIGHAND
+	drop := machineCall{number: 117, args: [3]int32{-1, 1000, -1}}
+	again := machineCall{number: 117, args: [3]int32{-1, 0, -1}}
+	path := writeProgram(t, "program64", true, 1, thread, drop, thread, again)
+	w := cgroup.Start(t, "privilege")
+	watch := newWatch(t, p)
+	w.Do("exec", "500", path)
+	expect(t, watch, counts{"setuid success": 500 * 6, "set_id": 500 * 4})
+	for _, table := range p.Spec().Tables(p) {
+		if table.Entries != 0 {
+			t.Errorf("%d entries left in %s", table.Entries, table.Name)
+		}
+	}
 }

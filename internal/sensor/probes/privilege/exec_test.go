@@ -154,7 +154,7 @@ func TestExec(t *testing.T) {
 			if strings.HasSuffix(hook, "sched_prepare_exec") && host.TracepointParams("sched_prepare_exec") == 0 {
 				t.Skip("needs Linux 6.10")
 			}
-			p := testkit.StartProbe(t, host, spec, cgroup.Only())
+			p, _ := startBoth(t, host, spec, cgroup.Only())
 			for _, c := range execCases {
 				each := c.each
 				if c.guessed != nil && rung >= 2 {
@@ -233,7 +233,7 @@ func TestExecIdmapped(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	folder := idmapped(t, makePrograms(t, false))
-	p := testkit.StartProbe(t, host, New(), cgroup.Only())
+	p, _ := startBoth(t, host, New(), cgroup.Only())
 	mappedRoot := "setresgid:100000:100000:100000 setresuid:100000:100000:100000"
 	for _, c := range []struct {
 		name, setup, program string

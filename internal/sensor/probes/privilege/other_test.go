@@ -9,31 +9,14 @@ import (
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/sensor/probe"
-	"security-exporter/internal/sensor/probes/process"
 	"security-exporter/internal/testkit"
 )
-
-// startBoth starts the probe and then the process probe, which keeps the table
-// of what was last seen.
-func startBoth(t *testing.T, host *probe.Host, settings probe.Settings) (both *probe.Probe, table *probe.Probe) {
-	t.Helper()
-	shared := probe.NewShared()
-	t.Cleanup(func() { _ = shared.Close() })
-	p := testkit.StartShared(t, host, shared, New(), settings)
-	table = testkit.StartShared(t, host, shared, process.New(), settings)
-	for _, each := range []*probe.Probe{p, table} {
-		if s := each.Status(); !s.Up() {
-			t.Fatalf("%s: %s, %s", each.Spec().Name(), s.State, s.Reason)
-		}
-	}
-	return p, table
-}
 
 // What hooks see is never counted as other, whatever threads do.
 func TestNothingOther(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
-	p, _ := startBoth(t, host, cgroup.Only())
+	p, _ := startBoth(t, host, New(), cgroup.Only())
 	for _, c := range callCases {
 		t.Run(c.name, func(t *testing.T) {
 			checkCalls(t, cgroup, p, c.once, c.each, c.gains, 4)
@@ -77,7 +60,7 @@ func lower(t *testing.T, table *probe.Probe, pid int) {
 func TestOther(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
-	p, table := startBoth(t, host, cgroup.Only())
+	p, table := startBoth(t, host, New(), cgroup.Only())
 	watch := newWatch(t, p)
 	for range 20 {
 		w := cgroup.Start(t, "privilege")

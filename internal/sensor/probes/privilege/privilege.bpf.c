@@ -14,13 +14,14 @@
 #include "exec.h"
 #include "processes.h"
 #include "scope.h"
+#include "threads.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-enum { PF_KTHREAD_BIT = 0x00200000 };
+enum { PF_KTHREAD_BIT = 0x00200000, CLONE_THREAD_FLAG = 0x00010000 };
 
 /* An exec whose credentials are decided. old_cred is NULL where it is gone. */
 static __always_inline int exec(struct linux_binprm *bprm, struct file *file, const struct cred *old_cred,
@@ -29,6 +30,7 @@ static __always_inline int exec(struct linux_binprm *bprm, struct file *file, co
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct credentials old, new;
 	struct exec_verdict verdict = {};
+	struct last_seen seen = {};
 	struct process *process;
 
 	if (!in_scope() || !file)
@@ -37,8 +39,7 @@ static __always_inline int exec(struct linux_binprm *bprm, struct file *file, co
 	process = bpf_map_lookup_elem(&processes, &tgid);
 	if (old_cred) {
 		read_credentials(&old, old_cred, btf);
-		if (process)
-			compare(process, old_cred, btf);
+		compare(process, old_cred, btf);
 	} else {
 		assume_ordinary(&old, &new);
 	}
@@ -54,33 +55,42 @@ static __always_inline int exec(struct linux_binprm *bprm, struct file *file, co
 		else if (verdict.capabilities == HONOURED && (new.effective & ~old.effective))
 			count_gain(GAIN_FILECAP_EXEC, old.euid, new.euid);
 	}
-	/* other threads live on until the image is replaced: only add */
+	/* already now: an exec that dies later leaves these */
+	seen.euid = new.euid;
+	seen.effective = new.effective;
 	if (process)
-		see(process, new.euid, new.effective, false);
+		see((void *)bpf_get_current_task(), process, &seen);
 	return 0;
 }
 
-/* The exec is done, the thread alone, its credentials the new ones. */
-static __always_inline int see_after_exec(struct task_struct *task, const bool btf)
+/* The exec is done, the thread alone and under its leader's id. */
+static __always_inline int see_after_exec(struct task_struct *task, __u32 old_tid, const bool btf)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	const struct cred *cred = LOAD(btf, task, cred);
+	struct last_seen seen = seen_in(LOAD(btf, task, cred), btf);
 	struct process *process;
 
 	if (!in_scope())
 		return 0;
 	process = bpf_map_lookup_elem(&processes, &tgid);
+	forget_thread(process, old_tid);
 	if (process)
-		see(process, LOAD(btf, cred, euid.val), capabilities(&cred->cap_effective, btf), true);
+		see((void *)bpf_get_current_task(), process, &seen);
+	else
+		forget_thread(process, tgid); /* the process probe enters it, if it can */
 	return 0;
 }
 
 static __always_inline int fork(struct task_struct *parent, struct task_struct *child, const bool btf)
 {
 	const struct cred *from = LOAD(btf, parent, cred), *to = LOAD(btf, child, cred);
-	__u32 euid;
+	__u32 euid, tgid = LOAD(btf, child, tgid), tid = LOAD(btf, child, pid);
 
-	if (!in_scope() || LOAD(btf, from, user_ns) == LOAD(btf, to, user_ns))
+	if (!in_scope())
+		return 0;
+	if (tid != tgid)
+		inherit(bpf_map_lookup_elem(&processes, &tgid), LOAD(btf, parent, pid), tid);
+	if (LOAD(btf, from, user_ns) == LOAD(btf, to, user_ns))
 		return 0;
 	euid = LOAD(btf, to, euid.val);
 	count_gain(GAIN_USERNS, euid, euid);
@@ -90,36 +100,25 @@ static __always_inline int fork(struct task_struct *parent, struct task_struct *
 /* real_cred, not cred: what the kernel borrows for a moment is not the task's. */
 static __always_inline int exit(struct task_struct *task, const bool btf)
 {
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u64 id = bpf_get_current_pid_tgid();
+	__u32 tgid = id >> 32;
 	struct process *process;
 
 	if (!in_scope() || (LOAD(btf, task, flags) & PF_KTHREAD_BIT))
 		return 0;
 	process = bpf_map_lookup_elem(&processes, &tgid);
-	if (process)
-		compare(process, LOAD(btf, task, real_cred), btf);
+	compare(process, LOAD(btf, task, real_cred), btf);
+	forget_thread(process, id);
 	return 0;
 }
 
 /*
- * Calls, best rung: fentry and fexit on the functions behind all entries of a
- * call, 32-bit included; 5.5 on amd64, 6.4 on arm64. No other call pays.
- * setgroups and capset have no such function, and no hook behind them sees a
- * call that failed early: they keep the system call's own exit, below.
+ * Calls, best rung: fexit on the functions behind all entries of a call,
+ * 32-bit included; 5.5 on amd64, 6.4 on arm64. No other call pays. setgroups
+ * and capset have no such function, and no hook behind them sees a call that
+ * failed early: they keep the system call's own exit, below.
  */
-#define FENTRY(call)                   \
-	SEC("fentry/__sys_" #call)     \
-	int BPF_PROG(on_fentry_##call) \
-	{                              \
-		return remember(0);    \
-	}
-
-FENTRY(setuid)
-FENTRY(setreuid)
-FENTRY(setresuid)
-FENTRY(setfsuid)
-
-#define LEAVE_USER leave(PRIVILEGE_SETUID, GAIN_SET_ID, ret < 0, true)
+#define LEAVE_USER leave(PRIVILEGE_SETUID, GAIN_SET_ID, ret < 0)
 
 SEC("fexit/__sys_setuid")
 int BPF_PROG(on_fexit_setuid, uid_t uid, long ret)
@@ -142,7 +141,7 @@ int BPF_PROG(on_fexit_setresuid, uid_t ruid, uid_t euid, uid_t suid, long ret)
 SEC("fexit/__sys_setfsuid")
 int BPF_PROG(on_fexit_setfsuid, uid_t uid, long ret)
 {
-	return leave_fs_user(uid, ret, true);
+	return leave_fs_user(uid, ret);
 }
 
 SEC("fexit/__sys_setgid")
@@ -193,27 +192,16 @@ int BPF_PROG(on_fexit_unshare, unsigned long flags, int ret)
 		return action;                           \
 	}
 
-KPROBE(setuid)
-KPROBE(setreuid)
-KPROBE(setresuid)
 KPROBE(setfsuid)
 KPROBE(setfsgid)
 KRETPROBE(setuid, LEAVE_USER)
 KRETPROBE(setreuid, LEAVE_USER)
 KRETPROBE(setresuid, LEAVE_USER)
-KRETPROBE(setfsuid, leave_fs_user(remembered_argument(), ret, true))
+KRETPROBE(setfsuid, leave_fs_user(remembered_argument(), ret))
 KRETPROBE(setgid, leave_group(ret < 0))
 KRETPROBE(setregid, leave_group(ret < 0))
 KRETPROBE(setresgid, leave_group(ret < 0))
-
-SEC("kretprobe/__sys_setfsgid")
-int BPF_KRETPROBE(on_kretprobe_setfsgid, long ret)
-{
-	__u32 gid = remembered_argument();
-
-	forget();
-	return leave_fs_group(gid, ret);
-}
+KRETPROBE(setfsgid, leave_fs_group(remembered_argument(), ret))
 
 SEC("kprobe/ksys_unshare")
 int BPF_KPROBE(on_kprobe_unshare, unsigned long flags)
@@ -226,7 +214,6 @@ int BPF_KRETPROBE(on_kretprobe_unshare, int ret)
 {
 	__u32 flags = remembered_argument();
 
-	forget();
 	return flags == NO_ID ? 0 : leave_unshare(flags, ret < 0);
 }
 
@@ -235,16 +222,9 @@ int BPF_KRETPROBE(on_kretprobe_unshare, int ret)
  * cost these calls alone, and every other system call 13 ns once for all.
  * Not the raw sys_exit: that runs for every call on the host. Misses: 32-bit
  * calls, for which the kernel does not fire them (on_compat_sys_exit).
- * The entries remember what a thread had before the call.
+ * The entries are for what first_argument() needs before 5.15.
  */
 #define ENTER(call)                                            \
-	SEC("tracepoint/syscalls/sys_enter_" #call)            \
-	int on_enter_##call(struct syscall_trace_enter *enter) \
-	{                                                      \
-		return remember(0);                            \
-	}
-/* The same, for what first_argument() needs before 5.15. */
-#define ENTER_WITH_ARGUMENT(call)                              \
 	SEC("tracepoint/syscalls/sys_enter_" #call)            \
 	int on_enter_##call(struct syscall_trace_enter *enter) \
 	{                                                      \
@@ -259,48 +239,32 @@ int BPF_KRETPROBE(on_kretprobe_unshare, int ret)
 		return action;                                \
 	}
 
-ENTER(setuid)
-ENTER(setreuid)
-ENTER(setresuid)
-ENTER(capset)
-ENTER_WITH_ARGUMENT(setfsuid)
-ENTER_WITH_ARGUMENT(setfsgid)
-ENTER_WITH_ARGUMENT(unshare)
+ENTER(setfsuid)
+ENTER(setfsgid)
+ENTER(unshare)
 EXIT(setuid, LEAVE_USER)
 EXIT(setreuid, LEAVE_USER)
 EXIT(setresuid, LEAVE_USER)
-EXIT(setfsuid, leave_fs_user(first_argument(), ret, true))
+EXIT(setfsuid, leave_fs_user(first_argument(), ret))
 EXIT(setgid, leave_group(ret < 0))
 EXIT(setregid, leave_group(ret < 0))
 EXIT(setresgid, leave_group(ret < 0))
 EXIT(setgroups, leave_group(ret < 0))
-EXIT(capset, leave(PRIVILEGE_CAPSET, GAIN_CAPSET, ret < 0, true))
-
-SEC("tracepoint/syscalls/sys_exit_setfsgid")
-int on_exit_setfsgid(struct syscall_trace_exit *exited)
-{
-	__u32 gid = first_argument();
-
-	forget();
-	return leave_fs_group(gid, exited->ret);
-}
+EXIT(setfsgid, leave_fs_group(first_argument(), ret))
+EXIT(capset, leave(PRIVILEGE_CAPSET, GAIN_CAPSET, ret < 0))
 
 SEC("tracepoint/syscalls/sys_exit_unshare")
 int on_exit_unshare(struct syscall_trace_exit *exited)
 {
 	__u32 flags = first_argument();
 
-	forget();
 	return flags == NO_ID ? 0 : leave_unshare(flags, exited->ret < 0);
 }
 
 /*
  * tp_btf/sys_exit, 5.5, attached when the first 32-bit image is executed: it
- * costs every system call 26 to 38 ns. The entry is not hooked, which would
- * cost as much again: what was last seen of the group stands for what the
- * thread had before. Misses: gains in a group of which another thread had as
- * much already, and the calls of 32-bit programs older than the exporter
- * until a new one starts.
+ * costs every system call 26 to 38 ns. Misses: the calls of 32-bit programs
+ * older than the exporter until a new one starts.
  */
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
@@ -317,12 +281,12 @@ int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
 	case COMPAT_SETUID:
 	case COMPAT_SETREUID:
 	case COMPAT_SETRESUID:
-		return set_id_seen_in_kernel ? 0 : leave(PRIVILEGE_SETUID, GAIN_SET_ID, ret < 0, false);
+		return set_id_seen_in_kernel ? 0 : leave(PRIVILEGE_SETUID, GAIN_SET_ID, ret < 0);
 	case COMPAT_SETFSUID16:
 		argument = wide_id(argument);
 		/* fallthrough */
 	case COMPAT_SETFSUID:
-		return set_id_seen_in_kernel ? 0 : leave_fs_user(argument, ret, false);
+		return set_id_seen_in_kernel ? 0 : leave_fs_user(argument, ret);
 	case COMPAT_SETGID16:
 	case COMPAT_SETREGID16:
 	case COMPAT_SETRESGID16:
@@ -339,7 +303,7 @@ int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
 	case COMPAT_SETGROUPS:
 		return leave_group(ret < 0);
 	case COMPAT_CAPSET:
-		return leave(PRIVILEGE_CAPSET, GAIN_CAPSET, ret < 0, false);
+		return leave(PRIVILEGE_CAPSET, GAIN_CAPSET, ret < 0);
 	case COMPAT_UNSHARE:
 		return set_id_seen_in_kernel ? 0 : leave_unshare(argument, ret < 0);
 	}
@@ -375,15 +339,15 @@ int on_raw_sched_prepare_exec(struct bpf_raw_tracepoint_args *raw)
  * thread is alone, and what was last seen of it can be lowered.
  */
 SEC("tp_btf/sched_process_exec")
-int BPF_PROG(on_sched_process_exec, struct task_struct *task)
+int BPF_PROG(on_sched_process_exec, struct task_struct *task, int old_pid)
 {
-	return see_after_exec(task, true);
+	return see_after_exec(task, old_pid, true);
 }
 
 SEC("raw_tracepoint/sched_process_exec")
 int on_raw_sched_process_exec(struct bpf_raw_tracepoint_args *raw)
 {
-	return see_after_exec((void *)raw->args[0], false);
+	return see_after_exec((void *)raw->args[0], raw->args[1], false);
 }
 
 /*
@@ -396,7 +360,7 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_sched_process_exec_after, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
 	exec(bprm, file_of_credentials(bprm, true), NULL, task->cred, true);
-	return see_after_exec(task, true);
+	return see_after_exec(task, old_pid, true);
 }
 
 SEC("raw_tracepoint/sched_process_exec")
@@ -406,18 +370,18 @@ int on_raw_sched_process_exec_after(struct bpf_raw_tracepoint_args *raw)
 	struct linux_binprm *bprm = (void *)raw->args[2];
 
 	exec(bprm, file_of_credentials(bprm, false), NULL, BPF_CORE_READ(task, cred), false);
-	return see_after_exec(task, false);
+	return see_after_exec(task, raw->args[1], false);
 }
 
 /* Before 5.5: no pointers, so the image of the current task; refused file
  * capabilities are not seen. */
 SEC("tracepoint/sched/sched_process_exec")
-int on_classic_sched_process_exec(void *classic)
+int on_classic_sched_process_exec(struct trace_event_raw_sched_process_exec *executed)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 
 	exec(NULL, BPF_CORE_READ(task, mm, exe_file), NULL, BPF_CORE_READ(task, cred), false);
-	return see_after_exec(task, false);
+	return see_after_exec(task, executed->old_pid, false);
 }
 
 /*
@@ -440,6 +404,13 @@ int on_raw_sched_process_fork(struct bpf_raw_tracepoint_args *raw)
 SEC("tracepoint/task/task_newtask")
 int on_classic_task_newtask(struct trace_event_raw_task_newtask *newtask)
 {
+	__u64 id = bpf_get_current_pid_tgid();
+	__u32 tgid = id >> 32;
+
+	if (newtask->clone_flags & CLONE_THREAD_FLAG) {
+		inherit(bpf_map_lookup_elem(&processes, &tgid), id, newtask->pid);
+		return 0;
+	}
 	return leave_unshare(newtask->clone_flags, false);
 }
 

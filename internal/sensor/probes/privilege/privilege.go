@@ -64,21 +64,19 @@ func ladder(hook, btf, raw, event, classic string) []probe.Rung {
 
 // noFunction are the programs for the calls that no kernel function of their
 // own stands behind.
-var noFunction = []string{"on_exit_setgroups", "on_exit_capset", "on_enter_capset"}
+var noFunction = []string{"on_exit_setgroups", "on_exit_capset"}
 
 // callRungs lists exits before entries, so that nothing is remembered that
 // nobody would forget.
 func callRungs() []probe.Rung {
 	exits := prefixed("on_exit_", "setuid", "setreuid", "setresuid", "setfsuid",
 		"setgid", "setregid", "setresgid", "setfsgid", "setgroups", "capset", "unshare")
-	entries := prefixed("on_enter_", "setuid", "setreuid", "setresuid", "setfsuid", "capset")
 	return []probe.Rung{
 		{
 			Hook: "fexit/__sys_set*id",
 			Programs: concat(
 				prefixed("on_fexit_", "setuid", "setreuid", "setresuid", "setfsuid",
 					"setgid", "setregid", "setresgid", "setfsgid", "unshare"),
-				prefixed("on_fentry_", "setuid", "setreuid", "setresuid", "setfsuid"),
 				noFunction),
 		},
 		{
@@ -86,17 +84,17 @@ func callRungs() []probe.Rung {
 			Programs: concat(
 				prefixed("on_kretprobe_", "setuid", "setreuid", "setresuid", "setfsuid",
 					"setgid", "setregid", "setresgid", "setfsgid", "unshare"),
-				prefixed("on_kprobe_", "setuid", "setreuid", "setresuid", "setfsuid", "setfsgid", "unshare"),
+				prefixed("on_kprobe_", "setfsuid", "setfsgid", "unshare"),
 				noFunction),
 		},
 		{
 			Hook:     "tracepoint/syscalls/sys_exit_set*id",
-			Programs: concat(exits, entries),
+			Programs: exits,
 			Requires: savedRegisters,
 		},
 		{
 			Hook:     "tracepoint/syscalls/sys_exit_set*id",
-			Programs: concat(exits, entries, prefixed("on_enter_", "setfsgid", "unshare")),
+			Programs: concat(exits, prefixed("on_enter_", "setfsuid", "setfsgid", "unshare")),
 		},
 	}
 }
@@ -131,19 +129,28 @@ func started(p *probe.Probe) error {
 	return nil
 }
 
-// tables walks the calls that threads are in now, of which there are few.
+// tables walks the calls that threads are in now and the threads whose
+// credentials are not their group's, of both of which there are few.
 func tables(p *probe.Probe) []probe.Table {
-	pending := p.Map("pending_calls")
-	if pending == nil {
-		return nil
+	var out []probe.Table
+	for _, t := range []struct {
+		table int
+		name  string
+	}{{int(abi.TablePending), "arguments"}, {int(abi.TableThreads), "threads"}} {
+		if m := p.Map(t.name); m != nil {
+			out = append(out, probe.Table{Name: abi.Tables[t.table], Entries: length(m), Capacity: int(m.MaxEntries())})
+		}
 	}
-	table := probe.Table{Name: abi.Tables[abi.TablePending], Capacity: int(pending.MaxEntries())}
+	return out
+}
+
+func length(m *ebpf.Map) int {
 	var tid uint32
-	value := make([]byte, pending.ValueSize())
-	for each := pending.Iterate(); each.Next(&tid, &value); {
-		table.Entries++
+	value, n := make([]byte, m.ValueSize()), 0
+	for each := m.Iterate(); each.Next(&tid, &value); {
+		n++
 	}
-	return []probe.Table{table}
+	return n
 }
 
 func prefixed(prefix string, names ...string) []string {

@@ -10,6 +10,7 @@ import (
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/sensor/probe"
+	"security-exporter/internal/sensor/probes/process"
 	"security-exporter/internal/testkit"
 )
 
@@ -18,6 +19,20 @@ const rounds = 500
 
 func TestMain(m *testing.M) {
 	testkit.Main(m, map[string]testkit.Worker{"privilege": worker})
+}
+
+// startBoth starts the probe and then the process probe, which keeps the table
+// of what was last seen.
+func startBoth(t *testing.T, host *probe.Host, spec *probe.Spec, settings probe.Settings) (p, table *probe.Probe) {
+	t.Helper()
+	shared := probe.NewShared()
+	t.Cleanup(func() { _ = shared.Close() })
+	p = testkit.StartShared(t, host, shared, spec, settings)
+	table = testkit.StartShared(t, host, shared, process.New(), settings)
+	if s := table.Status(); !s.Up() {
+		t.Fatalf("%s: %s, %s", table.Spec().Name(), s.State, s.Reason)
+	}
+	return p, table
 }
 
 func inspect(t *testing.T) *probe.Host {
@@ -131,7 +146,7 @@ var callCases = []struct {
 func TestCalls(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
-	p := testkit.StartProbe(t, host, New(), cgroup.Only())
+	p, _ := startBoth(t, host, New(), cgroup.Only())
 	for _, threads := range []int{1, 4} {
 		for _, c := range callCases {
 			t.Run(strconv.Itoa(threads)+" threads/"+c.name, func(t *testing.T) {
@@ -139,8 +154,8 @@ func TestCalls(t *testing.T) {
 			})
 		}
 	}
-	want := probe.Table{Name: "pending", Capacity: 4096}
-	if got := p.Spec().Tables(p); len(got) != 1 || got[0] != want {
+	want := []probe.Table{{Name: "pending", Capacity: 1024}, {Name: "threads", Capacity: 4096}}
+	if got := p.Spec().Tables(p); !slices.Equal(got, want) {
 		t.Errorf("tables %+v, want %+v", got, want)
 	}
 }
@@ -162,33 +177,33 @@ func checkCalls(t *testing.T, cgroup *testkit.Cgroup, p *probe.Probe, once, each
 	expect(t, watch, want)
 }
 
-// A full table of pending calls costs the calls nothing; what was last seen of
-// the group is compared with instead.
-func TestPendingTableFull(t *testing.T) {
+// A full table of threads costs the calls nothing; what was last seen of the
+// group is compared with instead, which had root all the time.
+func TestThreadTableFull(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	settings := cgroup.Only()
-	settings.MaxEntries = map[string]uint32{"pending_calls": 1}
-	p := testkit.StartProbe(t, host, New(), settings)
+	settings.MaxEntries = map[string]uint32{"threads": 1}
+	p, _ := startBoth(t, host, New(), settings)
 	const nobody = 1 << 30
-	if err := p.Map("pending_calls").Put(uint32(nobody), make([]byte, p.Map("pending_calls").ValueSize())); err != nil {
+	if err := p.Map("threads").Put(uint32(nobody), make([]byte, p.Map("threads").ValueSize())); err != nil {
 		t.Fatal(err)
 	}
 	w := cgroup.Start(t, "privilege")
 	watch := newWatch(t, p)
 	evicted := testkit.NewWatch(t, p, "map_evictions")
-	each := []string{"setuid:0", "setfsuid:0", "capset:same", "!setuid:-1", "?setfsuid:-1"}
+	each := []string{"setresuid:-1:1000:-1", "setresuid:-1:0:-1", "!setuid:-1", "?setfsuid:-1"}
 	w.Do("calls", "2", strconv.Itoa(rounds/2), "", strings.Join(each, " "))
 	want := counts{}
 	callCounts(want, each, rounds)
 	expect(t, watch, want)
-	evicted.Expect(t, map[string]map[int]int64{"map_evictions": {int(abi.TablePending): rounds * int64(len(each))}})
+	evicted.Expect(t, map[string]map[int]int64{"map_evictions": {int(abi.TableThreads): rounds}})
 }
 
 func TestUserNamespaces(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
-	p := testkit.StartProbe(t, host, New(), cgroup.Only())
+	p, _ := startBoth(t, host, New(), cgroup.Only())
 	for name, want := range map[string]counts{
 		"clone":   {"userns": rounds},
 		"unshare": {"userns": rounds},

@@ -16,7 +16,6 @@ import (
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/sensor/probe"
-	"security-exporter/internal/sensor/probes/process"
 	"security-exporter/internal/testkit"
 )
 
@@ -39,9 +38,7 @@ func TestCallRungs(t *testing.T) {
 	cgroup := testkit.NewCgroup(t, host)
 	for rung, r := range callRungs() {
 		t.Run(strconv.Itoa(rung)+" "+r.Hook, func(t *testing.T) {
-			shared := probe.NewShared()
-			t.Cleanup(func() { _ = shared.Close() })
-			p := testkit.StartShared(t, host, shared, withRung("calls", rung), cgroup.Only())
+			p, _ := startBoth(t, host, withRung("calls", rung), cgroup.Only())
 			if !p.Status().Up() {
 				if !strings.HasPrefix(r.Hook, "f") && !strings.HasPrefix(r.Hook, "k") {
 					t.Fatalf("not attached: %+v", p.Status())
@@ -71,10 +68,7 @@ func TestOtherRungs(t *testing.T) {
 		t.Run(strconv.Itoa(rung), func(t *testing.T) {
 			spec := withRung("user namespaces of children", rung)
 			spec.Parts[3] = withRung("last look", rung).Parts[3]
-			shared := probe.NewShared()
-			t.Cleanup(func() { _ = shared.Close() })
-			p := testkit.StartShared(t, host, shared, spec, cgroup.Only())
-			table := testkit.StartShared(t, host, shared, process.New(), cgroup.Only())
+			p, table := startBoth(t, host, spec, cgroup.Only())
 			if !p.Status().Up() {
 				t.Fatalf("not attached: %+v", p.Status())
 			}
@@ -95,15 +89,16 @@ func TestOtherRungs(t *testing.T) {
 func TestEvents(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
-	shared := probe.NewShared()
-	t.Cleanup(func() { _ = shared.Close() })
 	settings := cgroup.Only()
 	settings.Constants["detailed"] = true
-	p := testkit.StartShared(t, host, shared, New(), settings)
+	p, _ := startBoth(t, host, New(), settings)
 	w := cgroup.Start(t, "privilege")
 	w.Do("calls", "1", "500", "", "setresuid:-1:1000:-1 setresuid:-1:0:-1 !setgid:-1")
 	got := map[abi.Event]int{}
-	for _, event := range drain(t, shared.Map("events")) {
+	for _, event := range drain(t, p.Map("events")) {
+		if event.Probe != uint8(abi.ProbePrivilege) {
+			continue // the worker's own start
+		}
 		if event.Tgid != uint32(w.PID()) {
 			t.Errorf("event of process %d, want %d", event.Tgid, w.PID())
 		}

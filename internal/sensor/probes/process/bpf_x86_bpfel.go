@@ -27,6 +27,7 @@ const (
 	bpfMapProcessExitTotal             = "process_exit_total"
 	bpfMapProcesses                    = "processes"
 	bpfMapScriptVerdicts               = "script_verdicts"
+	bpfMapThreads                      = "threads"
 	bpfProgFillProcesses               = "fill_processes"
 	bpfProgOnClassicSchedProcessExec   = "on_classic_sched_process_exec"
 	bpfProgOnClassicSchedProcessExit   = "on_classic_sched_process_exit"
@@ -120,6 +121,7 @@ type bpfMapSpecs struct {
 	ProcessExitTotal   *ebpf.MapSpec `ebpf:"process_exit_total"`
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
 	ScriptVerdicts     *ebpf.MapSpec `ebpf:"script_verdicts"`
+	Threads            *ebpf.MapSpec `ebpf:"threads"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -165,6 +167,7 @@ type bpfMaps struct {
 	ProcessExitTotal   *ebpf.Map `ebpf:"process_exit_total"`
 	Processes          *ebpf.Map `ebpf:"processes"`
 	ScriptVerdicts     *ebpf.Map `ebpf:"script_verdicts"`
+	Threads            *ebpf.Map `ebpf:"threads"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -180,6 +183,7 @@ func (m *bpfMaps) Close() error {
 		m.ProcessExitTotal,
 		m.Processes,
 		m.ScriptVerdicts,
+		m.Threads,
 	)
 }
 

@@ -12,6 +12,7 @@
 #include "events.h"
 #include "processes.h"
 #include "scope.h"
+#include "threads.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -88,6 +89,7 @@ static __always_inline void see_credentials(struct process *process, struct task
 
 	process->seen_euid = LOAD(btf, cred, euid.val);
 	process->seen_caps = capabilities(&cred->cap_effective, btf);
+	process->apart = 0;
 }
 
 /* Looks at the cgroup of the current task, if it is another than last time. */
@@ -357,6 +359,26 @@ int on_classic_sched_process_exit(void *ctx)
 }
 
 /*
+ * The credentials of a thread older than the exporter, again after its group
+ * was entered, which may have been too late for a change in between. What a
+ * hook has seen since is newer.
+ */
+static __always_inline void see_older(struct task_struct *task, struct process *process)
+{
+	struct last_seen seen = seen_in(task->cred, true);
+	__u32 tid = task->pid;
+
+	bool differs = process->seen_euid != seen.euid || process->seen_caps != seen.effective;
+
+	if (differs && is_alone(task))
+		see_alone(process, &seen);
+	else if (differs)
+		bpf_map_update_elem(&threads, &tid, &seen, BPF_NOEXIST);
+	if (bpf_map_lookup_elem(&threads, &tid))
+		process->apart = 1;
+}
+
+/*
  * iter/task, 5.8. Fills the table with what is older than the exporter, after
  * the hooks are attached: whoever is there already is left alone, and whoever
  * died in between is taken out again. Misses: the script of an interpreter
@@ -384,12 +406,9 @@ int fill_processes(struct bpf_iter__task *ctx)
 	see_credentials(&new, task, true);
 	tgid = task->tgid;
 	entered = !enter(tgid, &new);
-	/* again, and for each thread: it may have changed before it was entered */
 	known = bpf_map_lookup_elem(&processes, &tgid);
-	if (known) {
-		see_credentials(&new, task, true);
-		see(known, new.seen_euid, new.seen_caps, false);
-	}
+	if (known)
+		see_older(task, known);
 	if (entered && is_last_thread(task, true) && !bpf_map_delete_elem(&processes, &tgid))
 		add(&process_active_count, new.class, -1);
 	return 0;
