@@ -236,8 +236,9 @@ func (p *Probe) attachParts() {
 		case part.Auxiliary:
 			p.log.Warn("part not available", "part", part.Name, "err", lastLine(err))
 		default:
-			p.status = p.status.worse(statusOf(err))
-			if !errors.Is(err, ErrNotApplicable) {
+			status := statusOf(err)
+			p.status = p.status.worse(status)
+			if status.State != NotApplicable {
 				p.logFailure("part not attached: "+part.Name, err)
 			}
 		}
