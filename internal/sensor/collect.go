@@ -95,7 +95,7 @@ func (m *Manager) collectProbe(p *probe.Probe, batch *metric.Batch) {
 	if err := aggregate.Rows(p, batch); err != nil {
 		m.log.Warn("Counters not read", "err", err)
 	}
-	if spec.Collect != nil {
+	if spec.Collect != nil && p.Status().Running() {
 		spec.Collect(p, batch)
 	}
 	batch.Add(m.own.lost, float64(p.RecursionMisses()), spec.Name(), abi.Losses[abi.LossRecursion])

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/metric"
@@ -200,6 +201,9 @@ func (p *Probe) loadMaps(shared *Shared) error {
 	only := p.object.Copy()
 	only.Programs = nil
 	collection, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{MapReplacements: shared.present(only)})
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("create maps: %w: run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN", unix.EPERM)
+	}
 	if err != nil {
 		return fmt.Errorf("create maps: %w", err)
 	}
