@@ -158,6 +158,7 @@ func (m *Manager) keepRates(ctx context.Context) {
 	rates := make([]aggregate.Rate, len(abi.Probes))
 	for now := time.Now(); ; {
 		for _, p := range m.probes {
+			m.doPeriodic(p)
 			total, err := aggregate.Total(p)
 			if err != nil {
 				m.log.Warn("Rate not known", "err", err)
@@ -173,6 +174,15 @@ func (m *Manager) keepRates(ctx context.Context) {
 			return
 		case now = <-tick.C:
 		}
+	}
+}
+
+func (m *Manager) doPeriodic(p *probe.Probe) {
+	if p.Spec().Periodic == nil || !p.Status().Running() {
+		return
+	}
+	if err := p.Spec().Periodic(p); err != nil {
+		p.Log().Debug("periodic work failed", "err", err)
 	}
 }
 

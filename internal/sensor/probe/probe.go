@@ -40,6 +40,9 @@ type Spec struct {
 	Started func(*Probe) error
 	// Collect adds rows that are no plain counters. Optional.
 	Collect func(*Probe, *metric.Batch)
+	// Periodic is called every few seconds while the probe runs, for work
+	// that a scrape should not wait for. Optional.
+	Periodic func(*Probe) error
 	// Tables says how full the probe's bounded tables are. Optional.
 	Tables func(*Probe) []Table
 	// Compat sees system calls through the 32-bit entry. It is attached only

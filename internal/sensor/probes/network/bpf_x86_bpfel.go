@@ -24,6 +24,7 @@ const (
 	bpfMapEventsLostTotal            = "events_lost_total"
 	bpfMapEventsTotal                = "events_total"
 	bpfMapFlowBalance                = "flow_balance"
+	bpfMapFlowRing                   = "flow_ring"
 	bpfMapFlows                      = "flows"
 	bpfMapGuards                     = "guards"
 	bpfMapListeners                  = "listeners"
@@ -33,7 +34,6 @@ const (
 	bpfMapSockets                    = "sockets"
 	bpfMapStoodIn                    = "stood_in"
 	bpfMapTcpActive                  = "tcp_active"
-	bpfProgCountFlows                = "count_flows"
 	bpfProgFillSockets               = "fill_sockets"
 	bpfProgFindGuard                 = "find_guard"
 	bpfProgOnClassicInetSockSetState = "on_classic_inet_sock_set_state"
@@ -60,8 +60,10 @@ const (
 	bpfProgOnSockSendLength          = "on_sock_send_length"
 	bpfProgOnUdpSendmsg              = "on_udp_sendmsg"
 	bpfProgOnUdpv6Sendmsg            = "on_udpv6_sendmsg"
+	bpfProgSweepFlows                = "sweep_flows"
 	bpfVarBudgetPerWindow            = "budget_per_window"
 	bpfVarDetailed                   = "detailed"
+	bpfVarFlowCleared                = "flow_cleared"
 	bpfVarGuardDistance              = "guard_distance"
 	bpfVarGuardedProgram             = "guarded_program"
 	bpfVarOnlyCgroup                 = "only_cgroup"
@@ -112,7 +114,6 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	CountFlows                *ebpf.ProgramSpec `ebpf:"count_flows"`
 	FillSockets               *ebpf.ProgramSpec `ebpf:"fill_sockets"`
 	FindGuard                 *ebpf.ProgramSpec `ebpf:"find_guard"`
 	OnClassicInetSockSetState *ebpf.ProgramSpec `ebpf:"on_classic_inet_sock_set_state"`
@@ -139,6 +140,7 @@ type bpfProgramSpecs struct {
 	OnSockSendLength          *ebpf.ProgramSpec `ebpf:"on_sock_send_length"`
 	OnUdpSendmsg              *ebpf.ProgramSpec `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg            *ebpf.ProgramSpec `ebpf:"on_udpv6_sendmsg"`
+	SweepFlows                *ebpf.ProgramSpec `ebpf:"sweep_flows"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -153,6 +155,7 @@ type bpfMapSpecs struct {
 	EventsLostTotal   *ebpf.MapSpec `ebpf:"events_lost_total"`
 	EventsTotal       *ebpf.MapSpec `ebpf:"events_total"`
 	FlowBalance       *ebpf.MapSpec `ebpf:"flow_balance"`
+	FlowRing          *ebpf.MapSpec `ebpf:"flow_ring"`
 	Flows             *ebpf.MapSpec `ebpf:"flows"`
 	Guards            *ebpf.MapSpec `ebpf:"guards"`
 	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
@@ -170,6 +173,7 @@ type bpfMapSpecs struct {
 type bpfVariableSpecs struct {
 	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
 	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
+	FlowCleared     *ebpf.VariableSpec `ebpf:"flow_cleared"`
 	GuardDistance   *ebpf.VariableSpec `ebpf:"guard_distance"`
 	GuardedProgram  *ebpf.VariableSpec `ebpf:"guarded_program"`
 	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
@@ -206,6 +210,7 @@ type bpfMaps struct {
 	EventsLostTotal   *ebpf.Map `ebpf:"events_lost_total"`
 	EventsTotal       *ebpf.Map `ebpf:"events_total"`
 	FlowBalance       *ebpf.Map `ebpf:"flow_balance"`
+	FlowRing          *ebpf.Map `ebpf:"flow_ring"`
 	Flows             *ebpf.Map `ebpf:"flows"`
 	Guards            *ebpf.Map `ebpf:"guards"`
 	Listeners         *ebpf.Map `ebpf:"listeners"`
@@ -227,6 +232,7 @@ func (m *bpfMaps) Close() error {
 		m.EventsLostTotal,
 		m.EventsTotal,
 		m.FlowBalance,
+		m.FlowRing,
 		m.Flows,
 		m.Guards,
 		m.Listeners,
@@ -245,6 +251,7 @@ func (m *bpfMaps) Close() error {
 type bpfVariables struct {
 	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
 	Detailed        *ebpf.Variable `ebpf:"detailed"`
+	FlowCleared     *ebpf.Variable `ebpf:"flow_cleared"`
 	GuardDistance   *ebpf.Variable `ebpf:"guard_distance"`
 	GuardedProgram  *ebpf.Variable `ebpf:"guarded_program"`
 	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
@@ -257,7 +264,6 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	CountFlows                *ebpf.Program `ebpf:"count_flows"`
 	FillSockets               *ebpf.Program `ebpf:"fill_sockets"`
 	FindGuard                 *ebpf.Program `ebpf:"find_guard"`
 	OnClassicInetSockSetState *ebpf.Program `ebpf:"on_classic_inet_sock_set_state"`
@@ -284,11 +290,11 @@ type bpfPrograms struct {
 	OnSockSendLength          *ebpf.Program `ebpf:"on_sock_send_length"`
 	OnUdpSendmsg              *ebpf.Program `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg            *ebpf.Program `ebpf:"on_udpv6_sendmsg"`
+	SweepFlows                *ebpf.Program `ebpf:"sweep_flows"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
-		p.CountFlows,
 		p.FillSockets,
 		p.FindGuard,
 		p.OnClassicInetSockSetState,
@@ -315,6 +321,7 @@ func (p *bpfPrograms) Close() error {
 		p.OnSockSendLength,
 		p.OnUdpSendmsg,
 		p.OnUdpv6Sendmsg,
+		p.SweepFlows,
 	)
 }
 
