@@ -7,6 +7,7 @@
 #define COMPAT_H
 
 #include "vmlinux.h"
+#include "abi.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -209,6 +210,59 @@ static __always_inline __u64 mount_id_map(struct vfsmount *mount, struct user_na
 		return 0;
 	return (__u64)owner + (group ? bpf_core_field_offset(struct user_namespace, gid_map)
 				     : bpf_core_field_offset(struct user_namespace, uid_map));
+}
+
+/* 6.18: the mounts of a file system hang together by a pointer; before, by a list. */
+struct super_block___v6_18 {
+	struct mount *s_mounts;
+} __attribute__((preserve_access_index));
+
+struct mount___v6_18 {
+	struct mount *mnt_next_for_sb;
+} __attribute__((preserve_access_index));
+
+struct mount_chain {
+	__u64 head; /* address in the file system */
+	__u64 next; /* offset in a mount */
+	__u64 back; /* from what next points to, to the mount */
+};
+
+static __always_inline struct mount_chain mounts_of(const struct super_block *sb)
+{
+	struct mount_chain chain;
+
+	if (bpf_core_field_exists(struct mount___v6_18, mnt_next_for_sb)) {
+		chain.head = bpf_core_field_offset(struct super_block___v6_18, s_mounts);
+		chain.next = bpf_core_field_offset(struct mount___v6_18, mnt_next_for_sb);
+		chain.back = 0;
+		barrier_var(chain.head);
+		barrier_var(chain.next);
+	} else {
+		chain.head = bpf_core_field_offset(struct super_block, s_mounts);
+		chain.next = bpf_core_field_offset(struct mount, mnt_instance);
+		barrier_var(chain.head);
+		barrier_var(chain.next);
+		chain.back = chain.next;
+	}
+	chain.head += (__u64)sb;
+	return chain;
+}
+
+/* The mount that a link of the chain, at an address, leads to; 0 at the end. */
+static __always_inline struct mount *mount_after(const struct mount_chain *chain, __u64 link)
+{
+	__u64 to = 0;
+
+	bpf_probe_read_kernel(&to, sizeof(to), (void *)link);
+	return to && to != chain->head ? (void *)(to - chain->back) : NULL;
+}
+
+/* CONFIG_AUDIT: without it nobody has a login uid. */
+static __always_inline __u32 login_uid(struct task_struct *task)
+{
+	if (!bpf_core_field_exists(task->loginuid))
+		return NO_ID;
+	return BPF_CORE_READ(task, loginuid.val);
 }
 
 /*
