@@ -17,7 +17,7 @@ import (
 	"security-exporter/internal/sensor/probe"
 )
 
-// WithEvents adds the constants that turn the detail stream on.
+// WithEvents turns on the detail stream, with all kinds of events.
 func WithEvents(settings probe.Settings) probe.Settings {
 	settings.Constants["stream"], settings.Constants["detailed"] = true, true
 	return settings
