@@ -160,19 +160,21 @@ struct sock_cgroup_data___v5_4 {
 	__u64 val;
 } __attribute__((preserve_access_index));
 
-static __always_inline __u64 cgroup_of_socket(const struct sock *sk)
+static __always_inline __u64 cgroup_of_socket(const struct sock *sk, const bool btf)
 {
 	struct sock_cgroup_data___v5_4 *old = (void *)&sk->sk_cgrp_data;
 	struct cgroup *cgroup;
+	struct kernfs_node *node;
 
 	if (bpf_core_field_exists(old->val)) {
 		cgroup = (void *)BPF_CORE_READ(old, val);
 		if ((__u64)cgroup & 1)
 			return 0;
-	} else {
-		cgroup = BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
+		return BPF_CORE_READ(cgroup, kn, id);
 	}
-	return BPF_CORE_READ(cgroup, kn, id);
+	cgroup = LOAD(btf, sk, sk_cgrp_data.cgroup);
+	node = LOAD(btf, cgroup, kn);
+	return LOAD(btf, node, id);
 }
 
 /*
@@ -258,11 +260,22 @@ static __always_inline struct mount *mount_after(const struct mount_chain *chain
 }
 
 /* CONFIG_AUDIT: without it nobody has a login uid. */
-static __always_inline __u32 login_uid(struct task_struct *task)
+static __always_inline __u32 login_uid(struct task_struct *task, const bool btf)
 {
 	if (!bpf_core_field_exists(task->loginuid))
 		return NO_ID;
-	return BPF_CORE_READ(task, loginuid.val);
+	return LOAD(btf, task, loginuid.val);
+}
+
+/* 5.11: the current task as a pointer that the verifier knows. */
+static __always_inline bool has_current_btf(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
+}
+
+static __always_inline struct task_struct *current_task(bool btf)
+{
+	return btf ? bpf_get_current_task_btf() : (void *)bpf_get_current_task();
 }
 
 /*

@@ -55,18 +55,19 @@ struct {
 	__type(value, struct caller);
 } callers SEC(".maps");
 
-static __always_inline void remember_caller(__u64 key)
+static __always_inline void remember_caller(__u64 key, const bool btf)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
+	bool direct = btf && has_current_btf();
+	struct task_struct *task = current_task(direct);
 	__u64 id = bpf_get_current_pid_tgid();
 	struct caller caller = {
 		.cgroup_id = bpf_get_current_cgroup_id(),
 		.tgid = id >> 32,
 		.tid = id,
-		.parent = BPF_CORE_READ(task, real_parent, tgid),
+		.parent = parent_of(task, direct),
 		.uid = bpf_get_current_uid_gid(),
-		.euid = BPF_CORE_READ(task, cred, euid.val),
-		.loginuid = login_uid(task),
+		.euid = effective_uid(task, direct),
+		.loginuid = login_uid(task, direct),
 	};
 
 	bpf_get_current_comm(caller.comm, sizeof(caller.comm));
@@ -79,16 +80,16 @@ static __always_inline void remember_caller(__u64 key)
  * caller of connect() if known; else what the socket says of its owner, with
  * thread group 0. What it executes is not known here: its exec event told.
  */
-__noinline int report_connection(__u64 key, __u32 kind, __u32 what)
+static __always_inline void report_connection(const struct sock *sk, enum event_kind kind, __u8 what, const bool btf)
 {
-	struct sock *sk = (void *)key;
+	__u64 key = (__u64)sk;
 	struct caller *caller;
 	struct remote remote = {};
 	struct event *event = reserve(PROBE_NETWORK, kind, false, sizeof(*event));
 
 	if (!event)
-		return 0;
-	remote_of(sk, &remote, false);
+		return;
+	remote_of(sk, &remote, btf);
 	__builtin_memcpy(event->address, remote.address, sizeof(event->address));
 	event->port = bpf_ntohs(remote.port);
 	event->what = what;
@@ -105,11 +106,10 @@ __noinline int report_connection(__u64 key, __u32 kind, __u32 what)
 		__builtin_memcpy(event->comm, caller->comm, sizeof(event->comm));
 		see_class(event);
 	} else {
-		event->cgroup_id = cgroup_of_socket(sk);
-		event->uid = event->euid = BPF_CORE_READ(sk, sk_uid.val);
+		event->cgroup_id = cgroup_of_socket(sk, btf);
+		event->uid = event->euid = LOAD(btf, sk, sk_uid.val);
 	}
 	deliver(event, false);
-	return 0;
 }
 
 /*
@@ -140,7 +140,7 @@ static __always_inline enum direction enter_connection(__u64 key, struct connect
 	return new->direction;
 }
 
-static __always_inline void connected(const struct sock *sk, int oldstate)
+static __always_inline void connected(const struct sock *sk, int oldstate, const bool btf)
 {
 	struct connection new = {
 		.direction = oldstate == TCP_SYN_SENT ? DIRECTION_OUT : DIRECTION_IN,
@@ -152,7 +152,7 @@ static __always_inline void connected(const struct sock *sk, int oldstate)
 	add(&connect_total, direction * TRANSPORT_COUNT + TRANSPORT_TCP, 1);
 	if (!stream)
 		return;
-	report_connection(address(sk), EVENT_CONNECT, direction);
+	report_connection(sk, EVENT_CONNECT, direction, btf);
 	if (direction == DIRECTION_OUT)
 		bpf_map_delete_elem(&callers, &key);
 }
@@ -234,7 +234,7 @@ static __always_inline void closed(const struct sock *sk, int oldstate, const bo
 	if (error != CONNECT_ERROR_COUNT) {
 		add(&connect_error_total, error, 1);
 		if (stream && detailed)
-			report_connection(address(sk), EVENT_CONNECT_ERROR, error);
+			report_connection(sk, EVENT_CONNECT_ERROR, error, btf);
 	}
 	if (stream && (attempt || oldstate == TCP_SYN_RECV))
 		bpf_map_delete_elem(&callers, &key);
@@ -254,13 +254,13 @@ static __always_inline int state_changes(const struct sock *sk, int oldstate, in
 	    !in_netns(sk))
 		return 0;
 	if (newstate == TCP_ESTABLISHED)
-		connected(sk, oldstate);
+		connected(sk, oldstate, btf);
 	else if (newstate == TCP_CLOSE)
 		closed(sk, oldstate, btf);
 	else if (newstate == TCP_SYN_RECV)
 		crossed((__u64)sk);
 	else
-		remember_caller((__u64)sk);
+		remember_caller((__u64)sk, btf);
 	return 0;
 }
 

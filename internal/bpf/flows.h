@@ -51,8 +51,9 @@ static __always_inline void report_flow(const struct flow_key *flow, enum direct
 	event->event.how = TRANSPORT_UDP;
 	event->event.port = bpf_ntohs(flow->remote.port);
 	__builtin_memcpy(event->event.address, flow->remote.address, sizeof(event->event.address));
-	see_current(&event->event);
-	see_executable(event, 0);
+	see_current(&event->event, false);
+	see_class(&event->event);
+	see_executable(event, false);
 	deliver(event, false);
 }
 

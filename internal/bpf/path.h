@@ -16,6 +16,7 @@ enum {
 	/* A text has room for one component more, of NAME_MAX and a zero byte. */
 	TEXT_FULL = TEXT_LEN / 2,
 	PATH_COMPONENTS = 32,
+	PATH_DIRECT = 8,
 	MOUNTS_TRIED = 16,
 };
 
@@ -34,8 +35,13 @@ static __always_inline bool write_component(__u8 *text, volatile __u16 *length, 
 	return true;
 }
 
-/* True if the path is whole. */
-static __always_inline bool write_path(__u8 *text, __u16 *length, struct dentry *dentry, struct mount *mount)
+static __always_inline struct mount *mount_of(struct vfsmount *mnt)
+{
+	return (void *)(address(mnt) - bpf_core_field_offset(struct mount, mnt));
+}
+
+/* The rest of a path, from any dentry on its way, across mounts. True if the path is whole. */
+static __always_inline bool write_rest(__u8 *text, __u16 *length, struct dentry *dentry, struct mount *mount)
 {
 	struct dentry *root = BPF_CORE_READ(mount, mnt.mnt_root), *parent;
 	const unsigned char *name;
@@ -67,9 +73,28 @@ static __always_inline bool write_path(__u8 *text, __u16 *length, struct dentry 
 	return false;
 }
 
-static __always_inline struct mount *mount_of(struct vfsmount *mnt)
+/*
+ * The path of a file. The first steps inside its own mount are direct loads
+ * (btf), which is all that most need.
+ */
+static __always_inline bool write_path(__u8 *text, __u16 *length, struct file *file, const bool btf)
 {
-	return (void *)((__u64)mnt - bpf_core_field_offset(struct mount, mnt));
+	struct vfsmount *mnt = LOAD(btf, file, f_path.mnt);
+	struct dentry *dentry = LOAD(btf, file, f_path.dentry), *parent, *root;
+	int i;
+
+	if (btf) {
+		root = mnt->mnt_root;
+		for (i = 0; i < PATH_DIRECT && dentry != root; i++) {
+			parent = dentry->d_parent;
+			if (parent == dentry)
+				break;
+			if (!write_component(text, length, dentry->d_name.name))
+				return false;
+			dentry = parent;
+		}
+	}
+	return write_rest(text, length, (void *)address(dentry), mount_of(mnt));
 }
 
 /*

@@ -49,7 +49,7 @@ static __always_inline void see_file(struct event_with_texts *event, __u64 dentr
 		shows = mount_for((void *)dentry);
 	if (name && !write_component(event->second, length, (void *)name))
 		cut(&event->event, 1);
-	if (!write_path(event->second, length, (void *)dentry, shows) || !shows)
+	if (!write_rest(event->second, length, (void *)dentry, shows) || !shows)
 		cut(&event->event, 1);
 }
 
@@ -64,8 +64,9 @@ __noinline int report_access(__u32 access, __u64 dentry, __u64 mount, __u64 name
 		return 0;
 	event->event.what = severity;
 	event->event.how = operation;
-	see_current(&event->event);
-	see_executable((void *)event, 0);
+	see_current(&event->event, has_current_btf());
+	see_class(&event->event);
+	see_executable((void *)event, has_current_btf());
 	see_file(event, dentry, mount, name);
 	deliver(event, serious);
 	return 0;

@@ -58,8 +58,9 @@ static __noinline int report(enum module_action action, enum result result)
 			__builtin_memcpy(event->second, name->text, sizeof(name->text));
 			event->event.lengths[1] = sizeof(name->text);
 		}
-		see_current(&event->event);
-		see_executable((void *)event, 0);
+		see_current(&event->event, has_current_btf());
+		see_class(&event->event);
+		see_executable((void *)event, has_current_btf());
 		deliver(event, true);
 	}
 	if (name)

@@ -44,6 +44,16 @@ struct {
  */
 volatile bool set_id_seen_in_kernel = false;
 
+static __always_inline void see_caller(struct event_with_executable *event, __u64 image)
+{
+	see_current(&event->event, has_current_btf());
+	see_class(&event->event);
+	if (image)
+		see_image(event, image);
+	else
+		see_executable(event, has_current_btf());
+}
+
 /* image: the address of the file that is being executed; 0: of what runs already. */
 __noinline int report_call(__u32 call, __u32 result, __u32 old, __u32 new, __u64 image)
 {
@@ -55,8 +65,7 @@ __noinline int report_call(__u32 call, __u32 result, __u32 old, __u32 new, __u64
 	event->event.how = result;
 	event->event.old_id = old;
 	event->event.new_id = new;
-	see_current(&event->event);
-	see_executable(event, image);
+	see_caller(event, image);
 	deliver(event, false);
 	return 0;
 }
@@ -72,8 +81,7 @@ __noinline int report_gain(__u32 how, __u64 ids, __u64 old_caps, __u64 new_caps,
 	event->event.new_id = ids;
 	event->event.old_caps = old_caps;
 	event->event.new_caps = new_caps;
-	see_current(&event->event);
-	see_executable(event, image);
+	see_caller(event, image);
 	deliver(event, true);
 	return 0;
 }

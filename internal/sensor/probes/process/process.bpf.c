@@ -102,9 +102,9 @@ __noinline int report_exec(__u32 class)
 		if (!event)
 			return 0;
 	}
-	see_current(&event->event);
+	see_current(&event->event, has_current_btf());
 	event->event.class = class;
-	see_executable(event, 0);
+	see_executable(event, has_current_btf());
 	deliver(event, serious);
 	return 0;
 }
@@ -115,7 +115,7 @@ __noinline int report_exit(__u32 class)
 
 	if (!event)
 		return 0;
-	see_current(event);
+	see_current(event, has_current_btf());
 	event->class = class;
 	deliver(event, false);
 	return 0;
