@@ -109,7 +109,7 @@ static __always_inline void report_connection(const struct sock *sk, enum event_
 		event->cgroup_id = cgroup_of_socket(sk, btf);
 		event->uid = event->euid = LOAD(btf, sk, sk_uid.val);
 	}
-	deliver(event, false);
+	deliver(event, false, sizeof(*event));
 }
 
 /*

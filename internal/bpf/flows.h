@@ -54,7 +54,7 @@ static __always_inline void report_flow(const struct flow_key *flow, enum direct
 	see_current(&event->event, false);
 	see_class(&event->event);
 	see_executable(event, false);
-	deliver(event, false);
+	deliver(event, false, sizeof(*event));
 }
 
 static __always_inline void new_flow(const struct flow_key *flow, enum direction direction)

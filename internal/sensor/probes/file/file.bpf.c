@@ -68,7 +68,7 @@ __noinline int report_access(__u32 access, __u64 dentry, __u64 mount, __u64 name
 	see_class(&event->event);
 	see_executable((void *)event, has_current_btf());
 	see_file(event, dentry, mount, name);
-	deliver(event, serious);
+	deliver(event, serious, sizeof(*event));
 	return 0;
 }
 

@@ -61,7 +61,7 @@ static __noinline int report(enum module_action action, enum result result)
 		see_current(&event->event, has_current_btf());
 		see_class(&event->event);
 		see_executable((void *)event, has_current_btf());
-		deliver(event, true);
+		deliver(event, true, sizeof(*event));
 	}
 	if (name)
 		bpf_map_delete_elem(&module_names, &tid);

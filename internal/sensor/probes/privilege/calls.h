@@ -66,7 +66,7 @@ __noinline int report_call(__u32 call, __u32 result, __u32 old, __u32 new, __u64
 	event->event.old_id = old;
 	event->event.new_id = new;
 	see_caller(event, image);
-	deliver(event, false);
+	deliver(event, false, sizeof(*event));
 	return 0;
 }
 
@@ -82,7 +82,7 @@ __noinline int report_gain(__u32 how, __u64 ids, __u64 old_caps, __u64 new_caps,
 	event->event.old_caps = old_caps;
 	event->event.new_caps = new_caps;
 	see_caller(event, image);
-	deliver(event, true);
+	deliver(event, true, sizeof(*event));
 	return 0;
 }
 

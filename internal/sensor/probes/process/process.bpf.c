@@ -105,7 +105,7 @@ __noinline int report_exec(__u32 class)
 	see_current(&event->event, has_current_btf());
 	event->event.class = class;
 	see_executable(event, has_current_btf());
-	deliver(event, serious);
+	deliver(event, serious, arguments ? sizeof(*with_arguments) : sizeof(*event));
 	return 0;
 }
 
@@ -117,7 +117,7 @@ __noinline int report_exit(__u32 class)
 		return 0;
 	see_current(event, has_current_btf());
 	event->class = class;
-	deliver(event, false);
+	deliver(event, false, sizeof(*event));
 	return 0;
 }
 
