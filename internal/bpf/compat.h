@@ -105,16 +105,27 @@ static __always_inline __u64 capabilities(const kernel_cap_t *set, const bool bt
  */
 #define TASK_SIZE_32_MAX 0x100000000ULL
 
+/* 5.11: the current task as a pointer that the verifier knows. */
+static __always_inline bool has_current_btf(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
+}
+
 /*
  * A call that entered through the 32-bit entry. x86: TS_COMPAT in the thread
  * info, which int $0x80 of a 64-bit program sets too. arm64: the saved
  * processor state.
  */
-static __always_inline bool is_compat_call(struct task_struct *task, struct pt_regs *regs)
+static __always_inline bool is_compat_call(struct pt_regs *regs)
 {
 #if defined(__TARGET_ARCH_x86)
 	const __u32 ts_compat = 0x2;
+	struct task_struct *task;
 
+	/* every system call on the host comes here: a direct load where it can be */
+	if (has_current_btf())
+		return bpf_get_current_task_btf()->thread_info.status & ts_compat;
+	task = (void *)bpf_get_current_task();
 	return BPF_CORE_READ(task, thread_info.status) & ts_compat;
 #elif defined(__TARGET_ARCH_arm64)
 	const __u64 psr_mode32 = 0x10;
@@ -265,12 +276,6 @@ static __always_inline __u32 login_uid(struct task_struct *task, const bool btf)
 	if (!bpf_core_field_exists(task->loginuid))
 		return NO_ID;
 	return LOAD(btf, task, loginuid.val);
-}
-
-/* 5.11: the current task as a pointer that the verifier knows. */
-static __always_inline bool has_current_btf(void)
-{
-	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
 }
 
 static __always_inline struct task_struct *current_task(bool btf)

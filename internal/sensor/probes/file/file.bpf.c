@@ -218,7 +218,7 @@ static __always_inline int ctime_changed(struct inode *inode)
 		return 0;
 	} else {
 		number = syscall_number(regs);
-		call = is_compat_call(task, regs) ? compat_call(number) : native_call(number);
+		call = is_compat_call(regs) ? compat_call(number) : native_call(number);
 	}
 	if (call == CALL_NONE || !in_scope())
 		return 0;
@@ -287,10 +287,9 @@ ON_CHANGE(ftruncate, CALL_ATTRIBUTE)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long result)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	enum call call;
 
-	if (!is_compat_call(task, regs))
+	if (!is_compat_call(regs))
 		return 0;
 	call = compat_call(syscall_number(regs));
 	if (call == CALL_OPEN)

@@ -134,7 +134,7 @@ int BPF_PROG(on_module_free, struct module *module)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
 {
-	if (!is_compat_call((void *)bpf_get_current_task(), regs))
+	if (!is_compat_call(regs))
 		return 0;
 	switch (syscall_number(regs)) {
 	case COMPAT_INIT_MODULE:

@@ -274,7 +274,7 @@ int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
 {
 	__u32 argument;
 
-	if (!is_compat_call((void *)bpf_get_current_task(), regs))
+	if (!is_compat_call(regs))
 		return 0;
 	argument = compat_first_argument(regs);
 	switch (syscall_number(regs)) {
