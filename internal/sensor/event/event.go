@@ -4,38 +4,68 @@
 package event
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 	"unsafe"
 
 	"security-exporter/internal/bpf/abi"
 )
 
-// Event is one detail event. Strings are as the kernel had them: any bytes.
-type Event struct {
-	// Monotonic is the time since boot, CLOCK_MONOTONIC.
-	Monotonic time.Duration
-	Probe     string
-	Kind      string
-	// Class of the thread group, or "" when the event belongs to none.
-	Class      string
-	Weight     uint32
-	TGID, TID  uint32
-	UID, EUID  uint32
-	CgroupID   uint64
-	Comm, Name string
-	Peer       netip.AddrPort
-	What, How  uint8
-	A, B       uint32
+// Kind is what happened: a value of enum event_kind.
+type Kind uint8
+
+// String returns the kind as the stream spells it.
+func (k Kind) String() string {
+	if int(k) < len(kinds) {
+		return kinds[k]
+	}
+	return "unknown"
 }
 
-// kinds are the names of the event kinds, by number.
-var kinds = map[uint8]string{
-	uint8(abi.EventExec): "exec", uint8(abi.EventExit): "exit", uint8(abi.EventConnect): "connect",
-	uint8(abi.EventConnectError): "connect_error", uint8(abi.EventFile): "file",
-	uint8(abi.EventPrivilege): "privilege", uint8(abi.EventGain): "gain", uint8(abi.EventModule): "module",
+var kinds = [...]string{"exec", "exit", "connect", "connect_error", "file", "privilege", "gain", "module"}
+
+// Severity is how much an event matters.
+type Severity uint8
+
+// The severities.
+const (
+	Info Severity = iota
+	Warning
+	Critical
+)
+
+// NoClass is the class of an event that belongs to no thread group.
+const NoClass = 0xff
+
+// Event is one detail event, decoded in place: its byte slices point into the
+// reader's buffer and are valid until the handler returns. Any bytes: hostile.
+type Event struct {
+	// Monotonic is the time since boot, CLOCK_MONOTONIC.
+	Monotonic            time.Duration
+	Kind                 Kind
+	Probe, Class         uint8
+	Severity             Severity
+	Serious              bool
+	Weight               uint32
+	TGID, TID, Parent    uint32
+	UID, EUID, LoginUID  uint32
+	CgroupID             uint64
+	Comm                 []byte
+	Executable           []byte
+	Name                 []byte
+	Arguments            []byte
+	Truncated            bool
+	Peer                 netip.AddrPort
+	Direction, Transport uint8
+	ConnectError         uint8
+	Operation            uint8
+	Call, Result         uint8
+	Gain                 uint8
+	OldID, NewID         uint32
+	OldCaps, NewCaps     uint64
+	Action               uint8
 }
 
 // Decode reads one record of the ring. It fails on a record of another size
@@ -47,17 +77,16 @@ func Decode(record []byte) (Event, error) {
 		return Event{}, fmt.Errorf("event of %d bytes, want %d", len(record), size)
 	}
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&raw)), size), record)
-	kind, ok := kinds[raw.Kind]
-	if !ok || int(raw.Probe) >= len(abi.Probes) {
+	if int(raw.Kind) >= len(kinds) || int(raw.Probe) >= len(abi.Probes) {
 		return Event{}, fmt.Errorf("event of kind %d from probe %d: there is no such", raw.Kind, raw.Probe)
 	}
 	out := Event{
-		Monotonic: time.Duration(raw.TimeNs), Probe: abi.Probes[raw.Probe], Kind: kind, Weight: raw.Weight,
+		Monotonic: time.Duration(raw.TimeNs), Probe: raw.Probe, Kind: Kind(raw.Kind), Class: NoClass, Weight: raw.Weight,
 		TGID: raw.Tgid, TID: raw.Tid, UID: raw.Uid, EUID: raw.Euid, CgroupID: raw.CgroupId,
-		Comm: text(raw.Comm[:]), Name: text(raw.Name[:]), What: raw.What, How: raw.How, A: raw.A, B: raw.B,
+		Comm: text(raw.Comm[:]), Name: text(raw.Name[:]),
 	}
 	if raw.Tgid != 0 && int(raw.Class) < len(abi.Classes) {
-		out.Class = abi.Classes[raw.Class]
+		out.Class = raw.Class
 	}
 	if raw.Address != [16]uint8{} {
 		out.Peer = netip.AddrPortFrom(netip.AddrFrom16(raw.Address).Unmap(), uint16(raw.B))
@@ -65,9 +94,9 @@ func Decode(record []byte) (Event, error) {
 	return out, nil
 }
 
-func text(b []byte) string {
-	s, _, _ := strings.Cut(string(b), "\x00")
-	return s
+func text(b []byte) []byte {
+	b, _, _ = bytes.Cut(bytes.Clone(b), []byte{0})
+	return b
 }
 
 // RecordSize is the size of a record in the ring, in bytes.
