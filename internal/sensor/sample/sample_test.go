@@ -79,7 +79,7 @@ func TestTicks(t *testing.T) {
 		ticks []tick
 		want  uint32
 	}{
-		{"what was kept before the first tick is no volume", []tick{{0, 1e9}, {10 * second, 1e9 + 1000}}, 8},
+		{"what was kept before the first tick is no volume", []tick{{0, 1e9}, {10 * second, 1e9 + 10_000}}, 8},
 		{"nothing before an interval has passed", []tick{{0, 0}, {Interval - 1, 1e9}}, 8},
 		{"then at once", []tick{{0, 0}, {Interval, 1e9}}, 16},
 		{"early ticks do not restart it", []tick{{0, 0}, {6 * second, 0}, {12 * second, 1e9}}, 16},
