@@ -211,7 +211,8 @@ func (f *files) podman(ctx context.Context, id string) (names, error) {
 // askMachined reads what systemd-machined keeps of a machine: nspawn without
 // a payload directory is told from a virtual machine by it.
 func (f *files) askMachined(ctx context.Context, t *told) error {
-	if strings.Contains(t.machine, "/") || t.Path != "/" && strings.HasSuffix(t.Path, "/supervisor") {
+	// The supervisor is nspawn itself, outside of the container.
+	if strings.Contains(t.machine, "/") || strings.HasSuffix(t.Path, "/supervisor") {
 		return nil
 	}
 	b, err := f.root.ReadLimit(ctx, "run/systemd/machines/"+t.machine, maxFile)
