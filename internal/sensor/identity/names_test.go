@@ -133,7 +133,14 @@ func TestTasksFollow(t *testing.T) {
 	expect("without containerd", "/default/a", "")
 	writeTask(t, root, "a", config("/default/a"))
 	expect("made", "/default/a", "a")
+	tick, err := os.Stat(filepath.Join(root, taskFolder))
+	if err != nil {
+		t.Fatal(err)
+	}
 	writeTask(t, root, "b", config("/default/b"))
+	if err := os.Chtimes(filepath.Join(root, taskFolder), time.Time{}, tick.ModTime()); err != nil {
+		t.Fatal(err)
+	}
 	expect("made in the same tick", "/default/b", "b")
 	writeTask(t, root, "c", "")
 	expect("without configuration", "/default/c", "")
