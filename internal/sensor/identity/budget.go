@@ -4,11 +4,12 @@ package identity
 
 import "time"
 
-// The time that lookups may take: 1 % of what passes, and what was not used
-// before up to a quarter of a second, which is a few thousand lookups.
+// The time that lookups of one kind may take: half a percent of what passes,
+// and what was not used before, up to an eighth of a second, which is a
+// thousand lookups or more.
 const (
-	budgetShare = 100
-	budgetMost  = 250 * time.Millisecond
+	budgetShare = 200
+	budgetMost  = 125 * time.Millisecond
 )
 
 // budget bounds the time spent on reading files in the path of events. A

@@ -59,7 +59,7 @@ func parsePath(full string) told {
 			out.PodUID = uid
 			continue
 		}
-		if strings.HasPrefix(part, "user@") || strings.HasPrefix(part, "user-") {
+		if part == "user.slice" || strings.HasPrefix(part, "user@") {
 			out.hosted = false
 		}
 		if out.ContainerID == "" && out.Unit == "" && isUnit(part) {
@@ -205,10 +205,10 @@ func parseProcCgroup(text string) (best, unified string) {
 			continue
 		}
 		r := 1
-		switch {
-		case controllers == "":
+		switch controllers {
+		case "":
 			r, unified = 2, name
-		case controllers == "name=systemd":
+		case "name=systemd":
 			r = 3
 		}
 		if name == "/" {

@@ -304,13 +304,13 @@ func TestBudget(t *testing.T) {
 		spend time.Duration
 	}{
 		{0, true, 100 * time.Millisecond},
-		{0, true, 149 * time.Millisecond},
-		{0, true, 51 * time.Millisecond}, // overdrawn by 50 ms, 3 of them repaid meanwhile
+		{0, true, 25 * time.Millisecond},
+		{0, true, 75 * time.Millisecond}, // overdrawn by 75 ms, 1 of them repaid meanwhile
 		{0, false, 0},
-		{4 * time.Second, false, 0},
-		{600 * time.Millisecond, false, 0},
-		{400 * time.Millisecond, true, 0},
-		{time.Hour, true, 249 * time.Millisecond},
+		{8 * time.Second, false, 0},
+		{6 * time.Second, false, 0},
+		{time.Second, true, 0},
+		{time.Hour, true, 124 * time.Millisecond},
 		{0, true, 4 * time.Millisecond},
 		{0, false, 0},
 		{-time.Hour, false, 0}, // a clock that goes back pays nothing
@@ -336,8 +336,8 @@ func TestBudgetBoundsLookups(t *testing.T) {
 	clock := &at{time.Unix(1000, 0)}
 	procfs := proc(t, map[int]string{1: "1:name=systemd:/\n", 8: "1:name=systemd:/docker/" + idA + "\n"})
 	r := resolver(t, Options{Root: onHost(procfs, "testdata/docker"), Now: clock.time}, "")
-	r.budget.open()
-	r.budget.left = 0
+	r.forProcesses.open()
+	r.forProcesses.left = 0
 	for range 3 {
 		if got := r.Lookup(exit(0, 8)).Label(); got != "" {
 			t.Errorf("label %q", got)
@@ -409,7 +409,7 @@ func BenchmarkLookup(b *testing.B) {
 				r.Lookup(exit(1, 0))
 				if !again {
 					delete(r.byID, 1)
-					r.budget.left = budgetMost
+					r.forCgroups.left = budgetMost
 				}
 			}
 		})

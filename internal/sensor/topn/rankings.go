@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/metric"
 	"security-exporter/internal/sensor/event"
@@ -57,7 +59,8 @@ type Options struct {
 	Capacity int
 	// Window is how far back the sliding window reaches; it moves in tenths.
 	Window time.Duration
-	// Now is the time since boot, CLOCK_MONOTONIC, as events have it.
+	// Now is the time since boot as events have it: CLOCK_MONOTONIC, unless a
+	// test says otherwise.
 	Now func() time.Duration
 }
 
@@ -77,14 +80,17 @@ type Rankings struct {
 	key   []byte
 }
 
-// New returns empty rankings. Its memory is allocated here: for the default
-// capacity less than 2 MiB.
+// New returns empty rankings. Their memory is allocated here: less than 20 kB
+// for each key of the capacity, so 2 MB for the default.
 func New(o Options) *Rankings {
 	r := &Rankings{
 		capacity: cmp.Or(o.Capacity, DefaultCapacity),
 		window:   cmp.Or(o.Window, DefaultWindow),
 		now:      o.Now,
 		key:      make([]byte, 0, MaxKeyBytes+maxContainer),
+	}
+	if r.now == nil {
+		r.now = monotonic
 	}
 	r.clock.part = max(1, r.window/subWindows)
 	for i := range r.by {
@@ -95,6 +101,13 @@ func New(o Options) *Rankings {
 	}
 	r.success = uint8(slices.Index(abi.Results, "success"))
 	return r
+}
+
+func monotonic() time.Duration {
+	var now unix.Timespec
+	// It cannot fail with a clock that exists.
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return time.Duration(now.Nano())
 }
 
 // Window is how far back the sliding window reaches at most.

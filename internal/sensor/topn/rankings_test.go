@@ -155,6 +155,20 @@ func TestWindowSlides(t *testing.T) {
 	}
 }
 
+// Without a clock of a test's it is the kernel's, as in events.
+func TestKernelClock(t *testing.T) {
+	t.Parallel()
+	r := New(Options{Window: MinWindow})
+	clock := &at{now: r.now() - MinWindow/2}
+	r.Observe(clock.exec("/a", 1), "")
+	if got := show(r.Top(Exec, 1, MinWindow)); got != "/a 1" {
+		t.Errorf("half a window later: %q", got)
+	}
+	if got := show(r.Top(Exec, 1, MinWindow/subWindows)); got != "" {
+		t.Errorf("in the last tenth: %q", got)
+	}
+}
+
 func TestTopCuts(t *testing.T) {
 	t.Parallel()
 	clock := &at{}

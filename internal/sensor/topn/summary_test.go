@@ -186,11 +186,11 @@ func FuzzSummary(f *testing.F) {
 		which := 0
 		for i := 0; i+1 < len(ops); i += 2 {
 			key, weight := []byte{ops[i] % 64}, uint32(ops[i+1])
-			switch {
-			case ops[i] == 0xff:
+			switch ops[i] {
+			case 0xff:
 				which = 1 - which
 				continue
-			case ops[i] == 0xfe: // what it has seen until now goes to the other
+			case 0xfe: // what it has seen until now goes to the other
 				sums[1-which].Merge(sums[which])
 				for key, n := range truths[which] {
 					truths[1-which][key] += n
