@@ -64,8 +64,7 @@ type Options struct {
 	Now func() time.Duration
 }
 
-// Rankings keeps all rankings. One goroutine may Observe while any number
-// call Top.
+// Rankings keeps all rankings. It is safe for concurrent use.
 type Rankings struct {
 	capacity int
 	window   time.Duration
