@@ -20,6 +20,7 @@ import (
 // of its directory.
 type cgroups struct {
 	tree *hostfs.Tree // nil if there is none
+	root string       // where it is mounted
 	// mount is the root of the hierarchy, for opening by id; nil if the
 	// kernel or a seccomp filter refuses that.
 	mount *os.File
@@ -36,7 +37,7 @@ func openCgroups(root string) cgroups {
 	if root == "" {
 		return cgroups{}
 	}
-	c := cgroups{tree: hostfs.New(hostfs.Paths{Sysfs: root}).Sysfs}
+	c := cgroups{root: root, tree: hostfs.New(hostfs.Paths{Sysfs: root}).Sysfs}
 	mount, err := os.Open(root)
 	if err != nil {
 		return c

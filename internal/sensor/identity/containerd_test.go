@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -189,7 +190,7 @@ func TestContainerd(t *testing.T) {
 		c.want.Path, c.want.label = path, c.label
 		for name, e := range map[string]*struct{ id, tgid int }{
 			"the cgroup alone":  {int(cgroup), 0},
-			"the process alone": {1, pid},
+			"the process alone": {0, pid},
 		} {
 			if name == "the process alone" && !r.legacy {
 				continue
@@ -234,29 +235,37 @@ func tidy(t *testing.T, path string) {
 	}
 }
 
-// The identity is there from the moment on at which the cgroup is, which is
-// before anything of the container runs.
-func TestContainerdFromTheFirstMoment(t *testing.T) {
+// A container is known when its cgroup is made, which is before anything of it
+// runs, and still when it has gone.
+func TestContainerdThatEndsAtOnce(t *testing.T) {
 	d := startContainerd(t)
 	name := "early-" + strconv.Itoa(os.Getpid())
 	tidy(t, "/default/"+name)
 	r := resolver(t, Options{CgroupRoot: host().CgroupRoot}, d.rootfs)
-	labels := make(chan string)
-	go func() {
-		var st unix.Stat_t
-		path := filepath.Join(host().CgroupRoot, "default", name)
-		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Microsecond) {
-			if unix.Stat(path, &st) == nil {
-				labels <- r.Lookup(exit(st.Ino, 0)).Label()
-				return
-			}
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	defer running.Wait()
+	defer stop()
+	eventually(t, "the root to be watched", func() bool { return r.Stats().Entries > 0 })
+	for range 3 {
+		before := r.labelled(name)
+		if err := d.try("run", "--rm", "--snapshotter", "native", "--rootfs", d.bundle, name, "/bin/true"); err != nil {
+			t.Error(err)
 		}
-		labels <- "no cgroup"
-	}()
-	if err := d.try("run", "--rm", "--snapshotter", "native", "--rootfs", d.bundle, name, "/bin/true"); err != nil {
-		t.Error(err)
+		eventually(t, "the container to be known", func() bool { return r.labelled(name) == before+1 })
 	}
-	if got := <-labels; got != name {
-		t.Errorf("label %q, want %q", got, name)
+}
+
+// labelled counts the cgroups with a label.
+func (r *Resolver) labelled(label string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, h := range r.byID {
+		if h.identity.Label() == label {
+			n++
+		}
 	}
+	return n
 }

@@ -11,6 +11,7 @@ import (
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/hostfs"
+	"security-exporter/internal/metric"
 	"security-exporter/internal/sensor/event"
 )
 
@@ -49,8 +50,9 @@ type Options struct {
 //
 // An id of a cgroup is never given twice (kernfs counts generations), so what
 // is remembered can be superfluous but not wrong: it is emptied by asking,
-// every 30 s, whether each cgroup is still there. Watching the directories
-// with inotify would need a watch for each, and lose some in a storm.
+// every 30 s, whether each cgroup is still there. That loses nothing in a
+// storm, as watching with inotify would, and leaves events that come late
+// their container. New cgroups are watched for.
 type Resolver struct {
 	procfs *hostfs.Tree
 	tree   cgroups
@@ -58,6 +60,8 @@ type Resolver struct {
 	log    *slog.Logger
 	now    func() time.Time
 	limit  int
+	// patience is what a lookup waits for a file system.
+	patience time.Duration
 
 	mu    sync.Mutex // guards what follows
 	files *files
@@ -109,7 +113,7 @@ func New(o Options) *Resolver {
 	root := o.Root.Isolate()
 	r := &Resolver{
 		procfs: root.Procfs, tree: openCgroups(o.CgroupRoot), log: o.Logger, now: now,
-		limit: o.Capacity, files: newFiles(root.Rootfs, now), forCgroups: budget{now: now}, forProcesses: budget{now: now},
+		limit: o.Capacity, patience: patience, files: newFiles(root.Rootfs, now), forCgroups: budget{now: now}, forProcesses: budget{now: now},
 		host: Identity{}.finish(), byID: map[uint64]held{}, byTGID: map[uint32]process{}, byPath: map[string]*placed{},
 	}
 	if r.limit <= 0 {
@@ -172,7 +176,7 @@ func (r *Resolver) learn(id uint64, tgid uint32) held {
 		return held{identity: r.host}
 	}
 	defer r.forCgroups.charge(r.now())
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), r.patience)
 	defer cancel()
 	found := held{identity: r.host, until: r.now().Add(retry)}
 	if path, ok := r.tree.path(id); ok {
@@ -209,12 +213,14 @@ func (r *Resolver) lookupLegacy(e *event.Event, unified *Identity) *Identity {
 		return unified
 	}
 	defer r.forProcesses.charge(r.now())
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), r.patience)
 	defer cancel()
 	identity := unified
 	if text, err := r.readCgroup(ctx, e.TGID); err != nil {
 		r.counted.Gone++
-	} else if best, _ := parseProcCgroup(text); best != "" && best != "/" {
+	} else if best, now := parseProcCgroup(text); now != "" && unified.Path != "" && metric.Clean(now) != unified.Path {
+		return unified // it has moved since the event
+	} else if best != "" && best != "/" {
 		identity = r.identifyPath(ctx, best)
 	}
 	if !ok && len(r.byTGID) >= r.limit {
@@ -288,8 +294,16 @@ func evict[K comparable, V any](m map[K]V) {
 	}
 }
 
-// Run forgets cgroups that have gone, until ctx ends.
+// Run learns cgroups when they are made and forgets those that have gone,
+// until ctx ends.
 func (r *Resolver) Run(ctx context.Context) {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() {
+		if err := r.watch(ctx); err != nil {
+			r.log.Warn("Containers that end at once may have no name", "err", err)
+		}
+	})
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
 	for {

@@ -3,6 +3,7 @@
 package identity
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -35,14 +36,19 @@ type at struct{ now time.Time }
 
 func (a *at) time() time.Time { return a.now }
 
-// resolver is one for the real cgroups and the files of a fixture.
+// resolver is one for the real cgroups and the files of a fixture. Unless the
+// test has a clock, its time stands still, so that no machine is too slow.
 func resolver(t testing.TB, o Options, rootfs string) *Resolver {
 	t.Helper()
 	if o.Root == nil {
 		o.Root = hostfs.New(hostfs.Paths{Rootfs: rootfs})
 	}
+	if o.Now == nil {
+		o.Now = (&at{time.Now()}).time
+	}
 	o.Logger = discard()
 	r := New(o)
+	r.patience = time.Minute
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil {
 			t.Error(err)
@@ -100,6 +106,13 @@ func TestLookupByCgroup(t *testing.T) {
 	}
 }
 
+func (r *Resolver) knows(id uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.byID[id]
+	return ok
+}
+
 // A cgroup that goes is forgotten by the next sweep; until then it has its
 // name, for events that come late.
 func TestSweep(t *testing.T) {
@@ -115,11 +128,10 @@ func TestSweep(t *testing.T) {
 		if err := r.Fill(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		before := r.Stats().Entries
 		dir := filepath.Join(parent.Path, "docker", idA)
 		r.sweep(t.Context())
-		if n := r.Stats().Entries; n != before {
-			t.Errorf("by id %v: %d entries, %d after a sweep with nothing gone", byID, before, n)
+		if !r.knows(id) {
+			t.Errorf("by id %v: forgotten while it is there", byID)
 		}
 		if err := os.Remove(dir); err != nil {
 			t.Fatal(err)
@@ -128,8 +140,8 @@ func TestSweep(t *testing.T) {
 			t.Errorf("by id %v: label %q before the sweep", byID, got)
 		}
 		r.sweep(t.Context())
-		if n := r.Stats().Entries; n != before-1 {
-			t.Errorf("by id %v: %d entries, want %d", byID, n, before-1)
+		if r.knows(id) {
+			t.Errorf("by id %v: not forgotten", byID)
 		}
 		if got := r.Lookup(exit(id, 0)).Label(); got != "" {
 			t.Errorf("by id %v: label %q after the sweep", byID, got)
@@ -191,6 +203,33 @@ func TestLookupByProcess(t *testing.T) {
 		if got := r.Stats().Gone; got != c.gone {
 			t.Errorf("%s: %d gone, want %d", c.name, got, c.gone)
 		}
+	}
+}
+
+// New cgroups are learned below any directory that is no container or unit.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	testkit.RequireBPF(t)
+	parent := testkit.NewCgroup(t, host())
+	r := resolver(t, Options{CgroupRoot: host().CgroupRoot}, "testdata/docker")
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.watch(ctx) }()
+	eventually(t, "what is there", func() bool { return r.knows(parent.ID) })
+	web := cgroup(t, parent, "docker/"+idA)
+	eventually(t, "a container in a new directory", func() bool { return r.knows(web) })
+	inner := cgroup(t, parent, "docker/"+idA+"/inner")
+	again := cgroup(t, parent, "docker/"+idB)
+	eventually(t, "one beside it", func() bool { return r.knows(again) })
+	if r.knows(inner) {
+		t.Error("the inside of a container is watched")
+	}
+	if got := r.Lookup(exit(inner, 0)).Label(); got != "web" {
+		t.Errorf("label %q", got)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -261,6 +300,24 @@ func TestLegacy(t *testing.T) {
 	// The cgroup 1, of which there is no tree to find it in, goes as well.
 	if n := r.Stats().Entries; n != 1 {
 		t.Errorf("%d entries after two sweeps, want the one process seen last", n)
+	}
+}
+
+// A process that has moved since its event says nothing about then: runc is
+// executed on the host and goes into the container before the next exec.
+func TestMovedSince(t *testing.T) {
+	t.Parallel()
+	testkit.RequireBPF(t)
+	procfs := proc(t, map[int]string{
+		1: "1:name=systemd:/\n0::/\n",
+		7: "1:name=systemd:/docker/" + idA + "\n0::/docker/" + idA + "\n",
+		8: "1:name=systemd:/docker/" + idA + "\n0::/\n",
+	})
+	r := resolver(t, Options{Root: onHost(procfs, "testdata/docker"), CgroupRoot: host().CgroupRoot}, "")
+	for tgid, want := range map[int]string{7: "", 8: "web"} {
+		if got := r.Lookup(exit(1, tgid)).Label(); got != want {
+			t.Errorf("process %d: label %q, want %q", tgid, got, want)
+		}
 	}
 }
 
