@@ -207,10 +207,10 @@ func (m *Manager) readEvents(ctx context.Context) {
 	}
 	context.AfterFunc(ctx, func() { _ = reader.Close() })
 	m.background.Go(func() {
-		reader.Run(func(e event.Event) {
+		reader.Run(func(e *event.Event) {
 			m.log.Debug("Event", "probe", e.Probe, "kind", e.Kind, "class", e.Class, "weight", e.Weight,
-				"tgid", e.TGID, "tid", e.TID, "uid", e.UID, "euid", e.EUID, "comm", metric.Clean(e.Comm),
-				"name", metric.Clean(e.Name), "peer", e.Peer, "what", e.What, "how", e.How, "a", e.A, "b", e.B)
+				"tgid", e.TGID, "tid", e.TID, "uid", e.UID, "euid", e.EUID, "comm", metric.Clean(string(e.Comm)),
+				"name", metric.Clean(string(e.Name)), "peer", e.Peer)
 		}, func(err error) {
 			m.decodeErrors[abi.ProbeProcess].Add(1)
 			m.log.Debug("Event refused", "err", err)

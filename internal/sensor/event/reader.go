@@ -32,8 +32,9 @@ func NewReader(ring *ebpf.Map) (*Reader, error) {
 
 // Run calls handle for each event and refuse for each record that is none,
 // until Close.
-func (r *Reader) Run(handle func(Event), refuse func(error)) {
+func (r *Reader) Run(handle func(*Event), refuse func(error)) {
 	var record ringbuf.Record
+	var event Event
 	for {
 		r.ring.SetDeadline(time.Now().Add(pollInterval))
 		err := r.ring.ReadInto(&record)
@@ -46,12 +47,11 @@ func (r *Reader) Run(handle func(Event), refuse func(error)) {
 			refuse(err)
 			return
 		}
-		event, err := Decode(record.RawSample)
-		if err != nil {
+		if err := event.Decode(record.RawSample); err != nil {
 			refuse(err)
 			continue
 		}
-		handle(event)
+		handle(&event)
 	}
 }
 
