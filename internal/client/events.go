@@ -42,8 +42,11 @@ func eventsCommand(app *kingpin.Application, flags *common) func(context.Context
 		if err := oneOf("min-severity", *severity, stream.Severities()); err != nil {
 			return err
 		}
-		if _, err := stream.NewFilter(kinds, classes, *severity); err != nil {
-			return usageError{err}
+		if _, err := stream.NewFilter(kinds, nil, ""); err != nil {
+			return usageError{fmt.Errorf("--kind=%s: %w", clean(*kind), err)}
+		}
+		if _, err := stream.NewFilter(nil, classes, ""); err != nil {
+			return usageError{fmt.Errorf("--class=%s: %w", clean(*class), err)}
 		}
 		c, err := connect(*flags.address)
 		if err != nil {
