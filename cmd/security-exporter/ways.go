@@ -27,9 +27,6 @@ type ways struct {
 func openWays(cfg *config.Config, hub *stream.Hub, top api.TopSource, status api.StatusSource, logger *slog.Logger) (*ways, error) {
 	w := &ways{log: logger}
 	if cfg.Events.Stdout || cfg.Events.Path != "" {
-		if !cfg.EBPF.Enabled {
-			logger.Warn("There are no events to write without --ebpf.enabled")
-		}
 		output, err := stream.OpenOutput(hub, stream.OutputOptions{
 			Path: cfg.Events.Path, FileMiB: cfg.Events.FileMiB, Backups: cfg.Events.FileBackups, Logger: logger,
 		})
@@ -37,6 +34,9 @@ func openWays(cfg *config.Config, hub *stream.Hub, top api.TopSource, status api
 			return nil, fmt.Errorf("--events.output: %w", err)
 		}
 		w.output = output
+		if !cfg.EBPF.Enabled {
+			logger.Warn("There are no events to write without --ebpf.enabled")
+		}
 	}
 	if cfg.API.Socket == "" && cfg.API.TCP == "" {
 		return w, nil

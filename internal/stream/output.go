@@ -98,7 +98,7 @@ func openPath(options OutputOptions) (io.WriteCloser, error) {
 	case st.Mode()&fs.ModeNamedPipe != 0, st.Mode()&fs.ModeCharDevice != 0:
 		return &specialFile{path: options.Path}, nil
 	default:
-		return nil, fmt.Errorf("%s: is %s; want a file, a FIFO or a character device", options.Path, st.Mode().Type())
+		return nil, fmt.Errorf("%s: is no file, FIFO or character device", options.Path)
 	}
 }
 

@@ -253,7 +253,7 @@ func TestOutputRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for path, want := range map[string]string{
-		dir:                             dir + ": is d---------; want a file, a FIFO or a character device",
+		dir:                             dir + ": is no file, FIFO or character device",
 		filepath.Join(dir, "a", "b"):    "stat " + filepath.Join(dir, "a") + ": no such file or directory",
 		filepath.Join(dir, "f", "b"):    "stat " + filepath.Join(dir, "f", "b") + ": not a directory",
 		"/proc/" + "self/nope/file.log": "stat /proc/self/nope: no such file or directory",
