@@ -43,7 +43,7 @@ func openWays(cfg *config.Config, hub *stream.Hub, top api.TopSource, status api
 	}
 	options := api.Options{
 		Address: cfg.API, Web: cfg.Web, Status: status, Top: top, TopOff: "there are no lists",
-		TopBy: api.TopBy(), TopN: cmp.Or(cfg.EBPF.TopN, 10), TopCapacity: cfg.EBPF.TopCapacity, TopWindow: cfg.EBPF.TopWindow,
+		TopN: cmp.Or(cfg.EBPF.TopN, 10), TopCapacity: cfg.EBPF.TopCapacity, TopWindow: cfg.EBPF.TopWindow,
 		Hub: hub, Logger: logger,
 	}
 	if !cfg.EBPF.Enabled {

@@ -51,9 +51,18 @@ type StatusSource interface {
 // TopSource has the lists of the busiest. It must be safe for concurrent use.
 type TopSource interface {
 	// Top returns at most n entries of a list, the most frequent first. by is
-	// one of Options.TopBy; window is a time up to Options.TopWindow, or 0 for
-	// since the start.
-	Top(by string, n int, window time.Duration) ([]Entry, error)
+	// one of TopBy; window is a time up to Options.TopWindow, or 0 for since
+	// the start.
+	Top(by string, n int, window time.Duration) (Top, error)
+}
+
+// Top is a list of the busiest.
+type Top struct {
+	// Window is the time that the list covers, 0 for since the start.
+	Window time.Duration
+	// Total is the sum of all counts, also of keys that are not listed.
+	Total   uint64
+	Entries []Entry
 }
 
 // Entry is one key of a list of the busiest. Key and Container may hold any
@@ -62,8 +71,8 @@ type Entry struct {
 	Key string `json:"key"`
 	// Container is empty for what runs on the host itself.
 	Container string `json:"container"`
-	// Count is an estimate; the truth is not below Count-Error.
-	Count uint64 `json:"count"`
+	Count     uint64 `json:"count"`
+	// Error is how far Count may be from the truth.
 	Error uint64 `json:"error"`
 }
 
@@ -77,9 +86,8 @@ type Options struct {
 	// Top is nil if there are no lists; TopOff says why.
 	Top    TopSource
 	TopOff string
-	// TopBy are the lists there are; TopN and TopWindow the defaults, and
-	// TopWindow and TopCapacity the most that may be asked for.
-	TopBy             []string
+	// TopN and TopWindow are the defaults, TopCapacity and TopWindow the most
+	// that may be asked for.
 	TopN, TopCapacity int
 	TopWindow         time.Duration
 	// Hub is nil if there are no events; EventsOff says why.
@@ -88,8 +96,12 @@ type Options struct {
 	Logger    *slog.Logger
 }
 
-// TopBy are the lists that every exporter has.
-func TopBy() []string { return []string{"exec", "connect", "file", "privilege"} }
+// TopBy are the lists: executables by exec, remote addresses and executables
+// by connection, files and executables by access, executables by change of
+// privilege.
+func TopBy() []string {
+	return []string{"exec", "connect", "connect_process", "file", "file_process", "privilege"}
+}
 
 // Server serves from Listen to Close.
 type Server struct {

@@ -35,18 +35,18 @@ func (f fakeStatus) Status() (Status, error) {
 
 type fakeTop struct{}
 
-func (fakeTop) Top(by string, n int, window time.Duration) ([]Entry, error) {
+func (fakeTop) Top(by string, n int, window time.Duration) (Top, error) {
 	if by == "file" {
-		return nil, errors.New("no\nlists")
+		return Top{}, errors.New("no\nlists")
 	}
-	return []Entry{{Key: by + "\n\xff", Container: "c", Count: uint64(n), Error: uint64(window / time.Second)}}, nil
+	return Top{window, 200, []Entry{{Key: by + "\n\xff", Container: "c", Count: uint64(n), Error: uint64(window / time.Second)}}}, nil
 }
 
 func testOptions(address config.API) Options {
 	none := ""
 	return Options{
 		Address: address, Web: web.FlagConfig{WebConfigFile: &none},
-		Status: fakeStatus{}, Top: fakeTop{}, TopBy: TopBy(), TopN: 10, TopCapacity: 100, TopWindow: 10 * time.Minute,
+		Status: fakeStatus{}, Top: fakeTop{}, TopN: 10, TopCapacity: 100, TopWindow: 10 * time.Minute,
 		Hub: stream.NewHub(), Logger: slog.New(slog.DiscardHandler),
 	}
 }
@@ -102,15 +102,15 @@ func ask(t *testing.T, c *http.Client, method, path string, header ...string) (i
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	_, client := serve(t, nil)
-	const by = `want exec, connect, file, privilege`
+	const by = `want exec, connect, connect_process, file, file_process, privilege`
 	for _, c := range []struct {
 		method, path string
 		code         int
 		want         string
 	}{
-		{"GET", "/api/v1/top?by=exec", 200, `{"by":"exec","window_seconds":600,"entries":[{"key":"exec\n` + "\ufffd" + `","container":"c","count":10,"error":600}]}`},
-		{"GET", "/api/v1/top?by=connect&n=100&window=1m", 200, `{"by":"connect","window_seconds":60,"entries":[{"key":"connect\n` + "\ufffd" + `","container":"c","count":100,"error":60}]}`},
-		{"GET", "/api/v1/top?by=privilege&n=1&window=start", 200, `{"by":"privilege","window_seconds":0,"entries":[{"key":"privilege\n` + "\ufffd" + `","container":"c","count":1,"error":0}]}`},
+		{"GET", "/api/v1/top?by=exec", 200, `{"by":"exec","window_seconds":600,"total":200,"entries":[{"key":"exec\n` + "\ufffd" + `","container":"c","count":10,"error":600}]}`},
+		{"GET", "/api/v1/top?by=connect&n=100&window=1m", 200, `{"by":"connect","window_seconds":60,"total":200,"entries":[{"key":"connect\n` + "\ufffd" + `","container":"c","count":100,"error":60}]}`},
+		{"GET", "/api/v1/top?by=privilege&n=1&window=start", 200, `{"by":"privilege","window_seconds":0,"total":200,"entries":[{"key":"privilege\n` + "\ufffd" + `","container":"c","count":1,"error":0}]}`},
 		{"GET", "/api/v1/top?by=file", 500, `{"error":"no` + "\ufffd" + `lists"}`},
 		{"GET", "/api/v1/top", 400, `{"error":"by=: ` + by + `"}`},
 		{"GET", "/api/v1/top?by=disk", 400, `{"error":"by=disk: ` + by + `"}`},

@@ -31,6 +31,7 @@ type TopAnswer struct {
 	By string `json:"by"`
 	// WindowSeconds is 0 for since the start.
 	WindowSeconds float64 `json:"window_seconds"`
+	Total         uint64  `json:"total"`
 	Entries       []Entry `json:"entries"`
 }
 
@@ -138,8 +139,8 @@ func (h *handler) top(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	by := values.Get("by")
-	if !slices.Contains(h.opts.TopBy, by) {
-		fail(w, http.StatusBadRequest, "by=%s: want %s", printable(by), strings.Join(h.opts.TopBy, ", "))
+	if !slices.Contains(TopBy(), by) {
+		fail(w, http.StatusBadRequest, "by=%s: want %s", printable(by), strings.Join(TopBy(), ", "))
 		return
 	}
 	n := h.opts.TopN
@@ -166,12 +167,12 @@ func (h *handler) top(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusServiceUnavailable, "%s", h.opts.TopOff)
 		return
 	}
-	entries, err := h.opts.Top.Top(by, n, window)
+	top, err := h.opts.Top.Top(by, n, window)
 	if err != nil {
 		fail(w, http.StatusInternalServerError, "%s", printable(err.Error()))
 		return
 	}
-	answer(w, http.StatusOK, TopAnswer{By: by, WindowSeconds: window.Seconds(), Entries: append([]Entry{}, entries...)})
+	answer(w, http.StatusOK, TopAnswer{By: by, WindowSeconds: top.Window.Seconds(), Total: top.Total, Entries: append([]Entry{}, top.Entries...)})
 }
 
 // printable repeats a text of a client or of a library in a message.

@@ -43,10 +43,12 @@ type Probe struct {
 	State  string `json:"state"`
 	Reason string `json:"reason"`
 	Hook   string `json:"hook"`
-	// EventsPerSecond is what it counts, Events the detail events it made, Lost
-	// those that were lost.
+	// EventsPerSecond is what it counts, Events the detail events it made:
+	// those that were delivered, left out by sampling, and lost.
 	EventsPerSecond float64 `json:"events_per_second"`
 	Events          float64 `json:"events"`
+	Delivered       float64 `json:"events_delivered"`
+	Sampled         float64 `json:"events_sampled"`
 	Lost            float64 `json:"events_lost"`
 }
 
@@ -112,6 +114,8 @@ func (r *Runtime) probes(page map[string]*dto.MetricFamily) {
 	}
 	add("security_ebpf_events_per_second", func(p *Probe) *float64 { return &p.EventsPerSecond })
 	add("security_ebpf_events_total", func(p *Probe) *float64 { return &p.Events })
+	add("security_ebpf_events_delivered_total", func(p *Probe) *float64 { return &p.Delivered })
+	add("security_ebpf_events_sampled_total", func(p *Probe) *float64 { return &p.Sampled })
 	add("security_ebpf_events_lost_total", func(p *Probe) *float64 { return &p.Lost })
 }
 

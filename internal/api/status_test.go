@@ -33,6 +33,7 @@ func TestMetricStatus(t *testing.T) {
 	b.Add(info, 1, "kernel", "", "error", "verifier")
 	b.Add(gauge("security_ebpf_events_per_second", probe), 2.5, "file")
 	b.Add(metric.New(metric.Counter, "security_ebpf_events_total", "Help.", probe), 7, "file")
+	b.Add(metric.New(metric.Counter, "security_ebpf_events_sampled_total", "Help.", probe), 4, "file")
 	lost := metric.New(metric.Counter, "security_ebpf_events_lost_total", "Help.", probe, metric.Open("reason", ""))
 	b.Add(lost, 1, "file", "budget")
 	b.Add(lost, 2, "file", "ring_full")
@@ -50,8 +51,8 @@ func TestMetricStatus(t *testing.T) {
 	}
 	const want = `{"version":"devel","revision":"unknown","started":"1970-01-01T00:00:00Z","not_ready":["still starting"],` +
 		`"runtime":{"state":"partial","sample_rate":4,"probes":[` +
-		`{"name":"file","state":"attached","reason":"none","hook":"fentry","events_per_second":2.5,"events":7,"events_lost":3},` +
-		`{"name":"kernel","state":"error","reason":"verifier","hook":"","events_per_second":0,"events":0,"events_lost":0}],"events_dropped":{"api":5}},` +
+		`{"name":"file","state":"attached","reason":"none","hook":"fentry","events_per_second":2.5,"events":7,"events_delivered":0,"events_sampled":4,"events_lost":3},` +
+		`{"name":"kernel","state":"error","reason":"verifier","hook":"","events_per_second":0,"events":0,"events_delivered":0,"events_sampled":0,"events_lost":0}],"events_dropped":{"api":5}},` +
 		`"collectors":[{"name":"audit","success":false,"duration_seconds":0},{"name":"sshd","success":true,"duration_seconds":0.5}]}`
 	got.Revision = "unknown"
 	text, _ := json.Marshal(got)

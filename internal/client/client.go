@@ -47,7 +47,7 @@ func commands() []command {
 	return []command{
 		{"status", "Shows what a running exporter does: its probes, its collectors, what was lost.", statusCommand},
 		{"top", "Shows who does most of it: executables, remote addresses, files, processes that change privileges. " +
-			"On a terminal it is live: q quits, e c f p switch between the lists.", topCommand},
+			"On a terminal it is live: q quits, e c C f F p switch between the lists.", topCommand},
 		{"events", "Follows the detail events of a running exporter. What this reader is too slow for is counted and shown.", eventsCommand},
 	}
 }

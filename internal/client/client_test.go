@@ -50,7 +50,7 @@ func (s *source) Status() (api.Status, error) {
 		Runtime: api.Runtime{
 			State: "partial", SampleRate: 4, Dropped: map[string]float64{"api": 7, "file": 0},
 			Probes: []api.Probe{
-				{Name: "file", State: "attached", Reason: "none", Hook: "fentry", EventsPerSecond: 1.25, Events: 10, Lost: 2},
+				{Name: "file", State: "attached", Reason: "none", Hook: "fentry", EventsPerSecond: 1.25, Events: 10, Sampled: 3, Lost: 2},
 				{Name: "kernel", State: "error", Reason: "verifier"},
 			},
 		},
@@ -58,16 +58,16 @@ func (s *source) Status() (api.Status, error) {
 	}, nil
 }
 
-func (s *source) Top(by string, n int, _ time.Duration) ([]api.Entry, error) {
+func (s *source) Top(by string, n int, window time.Duration) (api.Top, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
-		return nil, s.err
+		return api.Top{}, s.err
 	}
 	if by == "connect" {
-		return []api.Entry{{Key: "192.0.2.1", Count: 1}}, nil
+		return api.Top{Window: window, Entries: []api.Entry{{Key: "192.0.2.1", Count: 1}}}, nil
 	}
-	return s.entries[:min(n, len(s.entries))], nil
+	return api.Top{Window: window, Entries: s.entries[:min(n, len(s.entries))]}, nil
 }
 
 // exporter is the API of an exporter with fake contents.
@@ -81,7 +81,7 @@ func exporter(t *testing.T) (path string, hub *stream.Hub, s *source) {
 	}}
 	server := api.New(api.Options{
 		Address: config.API{Socket: path}, Web: web.FlagConfig{WebConfigFile: &none}, Status: s,
-		Top: s, TopBy: api.TopBy(), TopN: 10, TopCapacity: 50, TopWindow: 10 * time.Minute, Hub: hub, Logger: slog.New(slog.DiscardHandler),
+		Top: s, TopN: 10, TopCapacity: 50, TopWindow: 10 * time.Minute, Hub: hub, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err := server.Listen(); err != nil {
 		t.Fatal(err)
@@ -107,9 +107,9 @@ func TestStatus(t *testing.T) {
 	path, _, _ := exporter(t)
 	code, out, errs := run(t, "status", "--api.address="+path)
 	const want = "version  1.2\ufffd[31m (commit abc)\nup       1m30s, ready\nruntime  partial, sample rate 4\ndropped  api 7\n" + `
-PROBE   STATE     PER SECOND  DETAIL EVENTS  LOST  HOOKS OR REASON
-file    attached  1.2         10             2     fentry
-kernel  error     0.0         0              0     verifier
+PROBE   STATE     PER SECOND  DETAIL EVENTS  SAMPLED OUT  LOST  HOOKS OR REASON
+file    attached  1.2         10             3            2     fentry
+kernel  error     0.0         0              0            0     verifier
 
 COLLECTOR  STATE   TOOK
 sshd       ok      1.5ms
@@ -129,7 +129,7 @@ func TestTopOnce(t *testing.T) {
 	path, _, _ := exporter(t)
 	code, out, errs := run(t, "top", "--api.address="+path, "--n=3")
 	const want = "COUNT  CONTAINER         EXECUTABLE\n" +
-		"70 -3  0123456789abcde~  /tmp/\ufffd]0;owned\ufffd\ufffd日本\n" +
+		"70 ±3  0123456789abcde~  /tmp/\ufffd]0;owned\ufffd\ufffd日本\n" +
 		"5                        /usr/bin/cat\n" +
 		"5                        /usr/bin/less\n"
 	if code != 0 || out != want {
@@ -146,6 +146,7 @@ func TestEvents(t *testing.T) {
 	t.Parallel()
 	path, hub, _ := exporter(t)
 	for _, asJSON := range []bool{false, true} {
+		wait(t, "the client before it is gone", func() bool { return !hub.Active() })
 		ctx, cancel := context.WithCancel(t.Context())
 		args := []string{"events", "--api.address=" + path, "--kind=exec,file", "--class=user", "--min-severity=info"}
 		if asJSON {
@@ -213,7 +214,7 @@ func TestErrors(t *testing.T) {
 		{[]string{"events", "--api.address=" + dead}, 1, "events: nobody listens on " + dead + "; " + hint},
 		{[]string{"top", "--api.address=" + path}, 1, "top: the exporter answers: no\ufffd lists\n"},
 		{[]string{"top", "--api.address=" + path, "--n=51"}, 1, "top: the exporter answers: n=51: want a whole number from 1 to 50\n"},
-		{[]string{"top", "--by=disk"}, 2, "top: --by=disk: want exec, connect, file, privilege\n"},
+		{[]string{"top", "--by=disk"}, 2, "top: --by=disk: want exec, connect, connect_process, file, file_process, privilege\n"},
 		{[]string{"top", "--n=0"}, 2, "top: --n=0: want a whole number above 0\n"},
 		{[]string{"top", "--window=0"}, 2, "top: --window=0: want a duration such as 10m, or start\n"},
 		{[]string{"top", "--interval=1ms"}, 2, "top: --interval=1ms: want a duration from 500ms to 1h\n"},

@@ -28,7 +28,9 @@ const (
 
 // listKeys switch between the lists. q quits, and so do Ctrl-C, Ctrl-D and
 // Ctrl-\, which are no signals in raw mode.
-var listKeys = map[byte]string{'e': "exec", 'c': "connect", 'f': "file", 'p': "privilege"}
+var listKeys = map[byte]string{
+	'e': "exec", 'c': "connect", 'C': "connect_process", 'f': "file", 'F': "file_process", 'p': "privilege",
+}
 
 const quitKeys = "q\x03\x04\x1c"
 
@@ -138,9 +140,13 @@ func readKeys(ctx context.Context, in io.Reader) <-chan byte {
 	go func() {
 		defer close(keys)
 		var b [1]byte
+		var inside sequence
 		for {
 			if _, err := in.Read(b[:]); err != nil {
 				return
+			}
+			if inside.holds(b[0]) {
+				continue
 			}
 			select {
 			case keys <- b[0]:
@@ -152,13 +158,40 @@ func readKeys(ctx context.Context, in io.Reader) <-chan byte {
 	return keys
 }
 
+// sequence follows what keys such as the arrows send: ESC [ or ESC O, then
+// parameters, then a final byte (ECMA-48, 5.4).
+type sequence uint8
+
+const (
+	outside sequence = iota
+	escaped
+	parameters
+)
+
+// holds says whether the next byte belongs to a sequence.
+func (s *sequence) holds(b byte) bool {
+	switch {
+	case b == 0x1b:
+		*s = escaped
+	case *s == escaped && (b == '[' || b == 'O'):
+		*s = parameters
+	case *s == parameters && b >= ' ' && b < 0x40:
+	case *s == parameters && b >= 0x40 && b < 0x7f:
+		*s = outside
+	default:
+		*s = outside
+		return false
+	}
+	return true
+}
+
 // draw is the whole screen as the terminal takes it, in raw mode.
 func draw(p picture, o topOptions, width, height int) string {
 	back := "since the start"
 	if s := p.answer.WindowSeconds; s > 0 {
 		back = "last " + time.Duration(s*float64(time.Second)).String()
 	}
-	lines := []string{fmt.Sprintf("security-exporter top: %s, %s, every %v    q quit  e exec  c connect  f file  p privilege", p.by, back, o.interval), ""}
+	lines := []string{fmt.Sprintf("security-exporter top: %s, %s, every %v    q quit  lists: e c C f F p", p.by, back, o.interval), ""}
 	switch {
 	case p.err != nil:
 		lines = append(lines, "no answer, trying again: "+p.err.Error())

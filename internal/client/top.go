@@ -101,7 +101,7 @@ func askTop(ctx context.Context, c *connection, o topOptions) ([]byte, api.TopAn
 }
 
 // keyNames say what the keys of a list are.
-var keyNames = map[string]string{"exec": "EXECUTABLE", "connect": "REMOTE ADDRESS", "file": "FILE", "privilege": "PROCESS"}
+var keyNames = map[string]string{"exec": "EXECUTABLE", "connect": "REMOTE ADDRESS", "file": "FILE", "privilege": "EXECUTABLE", "connect_process": "EXECUTABLE", "file_process": "EXECUTABLE"}
 
 // table lays a list out in lines of at most so many columns, its head first.
 func table(answer api.TopAnswer, columns int) []string {
@@ -111,11 +111,11 @@ func table(answer api.TopAnswer, columns int) []string {
 	for _, e := range answer.Entries {
 		count := strconv.FormatUint(e.Count, 10)
 		if e.Error > 0 {
-			count += " -" + strconv.FormatUint(e.Error, 10)
+			count += " ±" + strconv.FormatUint(e.Error, 10)
 		}
 		container := fit(e.Container, 16)
 		rows = append(rows, [3]string{count, container, e.Key})
-		counts, containers = max(counts, len(count)), max(containers, len([]rune(container)))
+		counts, containers = max(counts, len([]rune(count))), max(containers, len([]rune(container)))
 	}
 	out := []string{fit(pad("COUNT", counts)+"  "+pad("CONTAINER", containers)+"  "+key, columns)}
 	for _, r := range rows {

@@ -33,8 +33,8 @@ const (
 	// DefaultAPIAddress is where the local API listens if nothing else is said.
 	DefaultAPIAddress = "/run/security-exporter/api.sock"
 	MinTopCapacity    = 10
-	MaxTopCapacity    = 10000
-	MinTopWindow      = time.Minute
+	MaxTopCapacity    = 1000
+	MinTopWindow      = 10 * time.Second
 	MaxTopWindow      = 24 * time.Hour
 	MaxFileMiB        = 10000
 	MaxFileBackups    = 1000

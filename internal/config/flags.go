@@ -82,7 +82,7 @@ func (f *flags) addEvents() {
 	f.sampleRateFixed = flag("ebpf.sample-rate-fixed", "Keep the sample rate as it was given, whatever the volume.").Default("false").Bool()
 	f.topCapacity = flag("ebpf.top-capacity", fmt.Sprintf("How many keys each list of the busiest holds, %d to %d; more is more exact.", MinTopCapacity, MaxTopCapacity)).Default(defaultTopCapacity).String()
 	f.topN = flag("ebpf.top-n", "How many keys of each list of the busiest are exported as metrics, 0 to --ebpf.top-capacity.").Default(defaultTopN).String()
-	f.topWindow = flag("ebpf.top-window", "How far the lists of the busiest look back, 1m to 24h.").Default(defaultTopWindow).String()
+	f.topWindow = flag("ebpf.top-window", "How far the lists of the busiest look back, 10s to 24h.").Default(defaultTopWindow).String()
 	f.output = flag("events.output", "Write detail events as JSON lines to stdout or to file:PATH. Implies --ebpf.detailed.").Default("").String()
 	f.fileSize = flag("events.file-size", fmt.Sprintf("Size in MiB at which the file of --events.output is rotated, 1 to %d.", MaxFileMiB)).Default(defaultFileMiB).String()
 	f.fileBackups = flag("events.file-backups", fmt.Sprintf("How many rotated files are kept, 1 to %d.", MaxFileBackups)).Default(defaultFileBackups).String()

@@ -95,7 +95,7 @@ func TestAPIAddressNeedsGuard(t *testing.T) {
 func TestParseEventsErrors(t *testing.T) {
 	t.Parallel()
 	long := "/" + strings.Repeat("a", maxSocketPath)
-	const window = "want a duration in whole seconds from 1m0s to 24h0m0s, such as 10m"
+	const window = "want a duration in whole seconds from 10s to 24h0m0s, such as 10m"
 	for arg, want := range map[string]string{
 		"--events.output=syslog":              "want stdout or file:PATH",
 		"--events.output=STDOUT":              "want stdout or file:PATH",
@@ -104,11 +104,11 @@ func TestParseEventsErrors(t *testing.T) {
 		"--events.output=file:/tmp/":          "want file: and the absolute path of a file",
 		"--events.file-size=0":                "want a whole number from 1 to 10000",
 		"--events.file-backups=0":             "want a whole number from 1 to 1000",
-		"--ebpf.top-capacity=9":               "want a whole number from 10 to 10000",
+		"--ebpf.top-capacity=9":               "want a whole number from 10 to 1000",
 		"--ebpf.top-n=101":                    "want a whole number from 0 to 100",
 		"--ebpf.top-n=-1":                     "want a whole number from 0 to 100",
 		"--ebpf.top-window=1":                 window,
-		"--ebpf.top-window=59s":               window,
+		"--ebpf.top-window=9s":                window,
 		"--ebpf.top-window=25h":               window,
 		"--ebpf.top-window=90500ms":           window,
 		"--api.listen-address=x.sock":         "want the absolute path of a socket, or HOST:PORT",

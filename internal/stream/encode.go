@@ -129,12 +129,13 @@ func (o *object) identity(cgroup uint64, id *Identity) {
 		return
 	}
 	o.known("container.id", id.ContainerID)
+	o.known("security.container.outer_id", id.OuterID)
 	o.known("container.name", id.ContainerName)
 	o.known("container.image.name", id.Image)
 	o.known("container.runtime.name", id.Runtime)
 	o.known("k8s.pod.uid", id.PodUID)
 	o.known("k8s.pod.name", id.PodName)
-	o.known("k8s.namespace.name", id.Namespace)
+	o.known("k8s.namespace.name", id.PodNamespace)
 	o.known("security.systemd.unit", id.Unit)
 }
 
@@ -165,6 +166,7 @@ func (o *object) detail(ev *event.Event) {
 	case uint32(abi.EventModule):
 		o.bytes("security.module.name", ev.Name)
 		o.known("security.module.action", label(abi.ModuleActions, ev.Action))
+		o.known("security.result", label(abi.Results, ev.Result))
 	}
 }
 

@@ -78,13 +78,13 @@ func TestAppend(t *testing.T) {
 	t.Parallel()
 	id := &Identity{
 		ContainerID: "abc", Runtime: "containerd", ContainerName: "web", Image: "nginx:1", PodUID: "u-1", PodName: "web-0",
-		Namespace: "prod", Unit: "kubelet.service",
+		PodNamespace: "prod", Unit: "kubelet.service", OuterID: "out",
 	}
 	common := Record{
 		Schema: 1, Timestamp: "2026-11-22T12:00:01.000000005Z", SeverityText: "info", SeverityNumber: 9, Class: "user", Probe: "process", Weight: ptr[uint32](3),
 		PID: ptr[uint32](100), TID: ptr[uint32](101), ParentPID: ptr[uint32](1), UserID: ptr[uint32](0), RealUserID: ptr[uint32](1000), LoginUserID: ptr[uint32](1000),
 		ExecutableName: "sh", ExecutablePath: "/usr/bin/dash", CgroupID: "1152921504606846976",
-		ContainerID: "abc", Runtime: "containerd", ContainerName: "web", ContainerImage: "nginx:1", PodUID: "u-1", PodName: "web-0", Namespace: "prod", Unit: "kubelet.service",
+		ContainerID: "abc", Runtime: "containerd", ContainerName: "web", ContainerImage: "nginx:1", PodUID: "u-1", PodName: "web-0", Namespace: "prod", Unit: "kubelet.service", OuterID: "out",
 	}
 	warning := func(r *Record) { r.SeverityText, r.SeverityNumber = "warning", 13 }
 	critical := func(r *Record) { r.SeverityText, r.SeverityNumber = "critical", 18 }
@@ -113,7 +113,7 @@ func TestAppend(t *testing.T) {
 			r.Probe, r.Via, r.OldID, r.NewID, r.OldCaps, r.NewCaps = "privilege", "userns", ptr[uint32](0), ptr[uint32](0), "0000000000000000", "000001ffffffffff"
 		},
 		"module": func(r *Record) {
-			*r = Record{Schema: 1, Timestamp: r.Timestamp, Probe: "kernel", Weight: ptr[uint32](1), ModuleName: "evil", ModuleAction: "load_file"}
+			*r = Record{Schema: 1, Timestamp: r.Timestamp, Probe: "kernel", Weight: ptr[uint32](1), ModuleName: "evil", ModuleAction: "load_file", Result: "success"}
 			critical(r)
 		},
 	}
@@ -161,7 +161,7 @@ func TestSchema(t *testing.T) {
 			Kind: ev.Kind, Probe: ev.Probe, Class: event.NoClass, Weight: 1, LoginUID: event.NoID,
 			Direction: ev.Direction, Transport: ev.Transport, ConnectError: ev.ConnectError, Operation: ev.Operation,
 		}
-		full := &Identity{"a\n", "docker", "b", "c", "d", "e", "f", "\xff"}
+		full := &Identity{"a\n", "o", "docker", "b", "c", "d", "e", "f", "\xff"}
 		lines = append(lines, NewEncoder().Append(nil, &ev, full), NewEncoder().Append(nil, &bare, nil))
 	}
 	for _, line := range lines {

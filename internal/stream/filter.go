@@ -48,8 +48,8 @@ func NewFilter(kinds, classes []string, minSeverity string) (Filter, error) {
 		return Filter{}, err
 	}
 	if minSeverity != "" {
-		var ok bool
-		if f.MinSeverity, ok = event.ParseSeverity(minSeverity); !ok {
+		i := slices.Index(Severities(), minSeverity)
+		if f.MinSeverity = event.Severity(max(0, i)); i < 0 {
 			return Filter{}, fmt.Errorf("unknown min_severity %q, want %s", shorten(minSeverity), strings.Join(Severities(), ", "))
 		}
 	}

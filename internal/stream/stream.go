@@ -23,12 +23,13 @@ const KindLost = "lost"
 // unknown or do not apply; any bytes are allowed.
 type Identity struct {
 	ContainerID   string // as the runtime spells it
+	OuterID       string // the container around that one
 	Runtime       string // docker, containerd, cri-o, podman, lxc, nspawn
 	ContainerName string
 	Image         string
 	PodUID        string
 	PodName       string
-	Namespace     string
+	PodNamespace  string
 	Unit          string // systemd unit
 }
 
@@ -57,6 +58,7 @@ type Record struct {
 
 	CgroupID       string `json:"security.cgroup.id,omitempty"` // a decimal number
 	ContainerID    string `json:"container.id,omitempty"`
+	OuterID        string `json:"security.container.outer_id,omitempty"`
 	ContainerName  string `json:"container.name,omitempty"`
 	ContainerImage string `json:"container.image.name,omitempty"`
 	Runtime        string `json:"container.runtime.name,omitempty"`
