@@ -40,16 +40,28 @@ struct {
 	__type(value, struct flow_key);
 } pending SEC(".maps");
 
+/* Datagrams are seen in the call that sends or takes them. */
+static __always_inline void report_flow(const struct flow_key *flow, enum direction direction)
+{
+	struct event_with_executable *event = reserve(PROBE_NETWORK, EVENT_CONNECT, false, sizeof(*event));
+
+	if (!event)
+		return;
+	event->event.what = direction;
+	event->event.how = TRANSPORT_UDP;
+	event->event.port = bpf_ntohs(flow->remote.port);
+	__builtin_memcpy(event->event.address, flow->remote.address, sizeof(event->event.address));
+	see_current(&event->event, false);
+	see_class(&event->event);
+	see_executable(event, false);
+	deliver(event, false);
+}
+
 static __always_inline void new_flow(const struct flow_key *flow, enum direction direction)
 {
-	struct event event = { .what = direction, .how = TRANSPORT_UDP };
-
 	add(&connect_total, direction * TRANSPORT_COUNT + TRANSPORT_UDP, 1);
-	if (!detailed)
-		return;
-	__builtin_memcpy(event.address, flow->remote.address, sizeof(event.address));
-	event.b = bpf_ntohs(flow->remote.port);
-	emit(&event, PROBE_NETWORK, EVENT_CONNECT);
+	if (stream)
+		report_flow(flow, direction);
 }
 
 /*

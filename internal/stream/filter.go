@@ -19,13 +19,7 @@ type Filter struct {
 }
 
 // Kinds are the kinds of events that a filter may name, in abi order.
-func Kinds() []string {
-	var out []string
-	for k := event.Kind(0); k.String() != "unknown"; k++ {
-		out = append(out, k.String())
-	}
-	return out
-}
+func Kinds() []string { return slices.Clone(abi.Kinds) }
 
 // Classes are the process classes that a filter may name.
 func Classes() []string { return slices.Clone(abi.Classes) }

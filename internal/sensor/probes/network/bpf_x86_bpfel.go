@@ -22,6 +22,7 @@ const (
 	bpfMapEventBudget                = "event_budget"
 	bpfMapEvents                     = "events"
 	bpfMapEventsLostTotal            = "events_lost_total"
+	bpfMapEventsSampledTotal         = "events_sampled_total"
 	bpfMapEventsTotal                = "events_total"
 	bpfMapFlowBalance                = "flow_balance"
 	bpfMapFlows                      = "flows"
@@ -30,6 +31,7 @@ const (
 	bpfMapMapEvictions               = "map_evictions"
 	bpfMapPending                    = "pending"
 	bpfMapProcesses                  = "processes"
+	bpfMapSeriousEvents              = "serious_events"
 	bpfMapSockets                    = "sockets"
 	bpfMapStoodIn                    = "stood_in"
 	bpfMapTcpActive                  = "tcp_active"
@@ -68,6 +70,8 @@ const (
 	bpfVarOnlyNetns                  = "only_netns"
 	bpfVarRings                      = "rings"
 	bpfVarSampleRate                 = "sample_rate"
+	bpfVarSeriousBudgetPerWindow     = "serious_budget_per_window"
+	bpfVarStream                     = "stream"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -145,37 +149,41 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Callers           *ebpf.MapSpec `ebpf:"callers"`
-	ConnectErrorTotal *ebpf.MapSpec `ebpf:"connect_error_total"`
-	ConnectTotal      *ebpf.MapSpec `ebpf:"connect_total"`
-	EventBudget       *ebpf.MapSpec `ebpf:"event_budget"`
-	Events            *ebpf.MapSpec `ebpf:"events"`
-	EventsLostTotal   *ebpf.MapSpec `ebpf:"events_lost_total"`
-	EventsTotal       *ebpf.MapSpec `ebpf:"events_total"`
-	FlowBalance       *ebpf.MapSpec `ebpf:"flow_balance"`
-	Flows             *ebpf.MapSpec `ebpf:"flows"`
-	Guards            *ebpf.MapSpec `ebpf:"guards"`
-	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
-	MapEvictions      *ebpf.MapSpec `ebpf:"map_evictions"`
-	Pending           *ebpf.MapSpec `ebpf:"pending"`
-	Processes         *ebpf.MapSpec `ebpf:"processes"`
-	Sockets           *ebpf.MapSpec `ebpf:"sockets"`
-	StoodIn           *ebpf.MapSpec `ebpf:"stood_in"`
-	TcpActive         *ebpf.MapSpec `ebpf:"tcp_active"`
+	Callers            *ebpf.MapSpec `ebpf:"callers"`
+	ConnectErrorTotal  *ebpf.MapSpec `ebpf:"connect_error_total"`
+	ConnectTotal       *ebpf.MapSpec `ebpf:"connect_total"`
+	EventBudget        *ebpf.MapSpec `ebpf:"event_budget"`
+	Events             *ebpf.MapSpec `ebpf:"events"`
+	EventsLostTotal    *ebpf.MapSpec `ebpf:"events_lost_total"`
+	EventsSampledTotal *ebpf.MapSpec `ebpf:"events_sampled_total"`
+	EventsTotal        *ebpf.MapSpec `ebpf:"events_total"`
+	FlowBalance        *ebpf.MapSpec `ebpf:"flow_balance"`
+	Flows              *ebpf.MapSpec `ebpf:"flows"`
+	Guards             *ebpf.MapSpec `ebpf:"guards"`
+	Listeners          *ebpf.MapSpec `ebpf:"listeners"`
+	MapEvictions       *ebpf.MapSpec `ebpf:"map_evictions"`
+	Pending            *ebpf.MapSpec `ebpf:"pending"`
+	Processes          *ebpf.MapSpec `ebpf:"processes"`
+	SeriousEvents      *ebpf.MapSpec `ebpf:"serious_events"`
+	Sockets            *ebpf.MapSpec `ebpf:"sockets"`
+	StoodIn            *ebpf.MapSpec `ebpf:"stood_in"`
+	TcpActive          *ebpf.MapSpec `ebpf:"tcp_active"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
-	GuardDistance   *ebpf.VariableSpec `ebpf:"guard_distance"`
-	GuardedProgram  *ebpf.VariableSpec `ebpf:"guarded_program"`
-	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
-	Rings           *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
+	BudgetPerWindow        *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed               *ebpf.VariableSpec `ebpf:"detailed"`
+	GuardDistance          *ebpf.VariableSpec `ebpf:"guard_distance"`
+	GuardedProgram         *ebpf.VariableSpec `ebpf:"guarded_program"`
+	OnlyCgroup             *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns              *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings                  *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate             *ebpf.VariableSpec `ebpf:"sample_rate"`
+	SeriousBudgetPerWindow *ebpf.VariableSpec `ebpf:"serious_budget_per_window"`
+	Stream                 *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -198,23 +206,25 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Callers           *ebpf.Map `ebpf:"callers"`
-	ConnectErrorTotal *ebpf.Map `ebpf:"connect_error_total"`
-	ConnectTotal      *ebpf.Map `ebpf:"connect_total"`
-	EventBudget       *ebpf.Map `ebpf:"event_budget"`
-	Events            *ebpf.Map `ebpf:"events"`
-	EventsLostTotal   *ebpf.Map `ebpf:"events_lost_total"`
-	EventsTotal       *ebpf.Map `ebpf:"events_total"`
-	FlowBalance       *ebpf.Map `ebpf:"flow_balance"`
-	Flows             *ebpf.Map `ebpf:"flows"`
-	Guards            *ebpf.Map `ebpf:"guards"`
-	Listeners         *ebpf.Map `ebpf:"listeners"`
-	MapEvictions      *ebpf.Map `ebpf:"map_evictions"`
-	Pending           *ebpf.Map `ebpf:"pending"`
-	Processes         *ebpf.Map `ebpf:"processes"`
-	Sockets           *ebpf.Map `ebpf:"sockets"`
-	StoodIn           *ebpf.Map `ebpf:"stood_in"`
-	TcpActive         *ebpf.Map `ebpf:"tcp_active"`
+	Callers            *ebpf.Map `ebpf:"callers"`
+	ConnectErrorTotal  *ebpf.Map `ebpf:"connect_error_total"`
+	ConnectTotal       *ebpf.Map `ebpf:"connect_total"`
+	EventBudget        *ebpf.Map `ebpf:"event_budget"`
+	Events             *ebpf.Map `ebpf:"events"`
+	EventsLostTotal    *ebpf.Map `ebpf:"events_lost_total"`
+	EventsSampledTotal *ebpf.Map `ebpf:"events_sampled_total"`
+	EventsTotal        *ebpf.Map `ebpf:"events_total"`
+	FlowBalance        *ebpf.Map `ebpf:"flow_balance"`
+	Flows              *ebpf.Map `ebpf:"flows"`
+	Guards             *ebpf.Map `ebpf:"guards"`
+	Listeners          *ebpf.Map `ebpf:"listeners"`
+	MapEvictions       *ebpf.Map `ebpf:"map_evictions"`
+	Pending            *ebpf.Map `ebpf:"pending"`
+	Processes          *ebpf.Map `ebpf:"processes"`
+	SeriousEvents      *ebpf.Map `ebpf:"serious_events"`
+	Sockets            *ebpf.Map `ebpf:"sockets"`
+	StoodIn            *ebpf.Map `ebpf:"stood_in"`
+	TcpActive          *ebpf.Map `ebpf:"tcp_active"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -225,6 +235,7 @@ func (m *bpfMaps) Close() error {
 		m.EventBudget,
 		m.Events,
 		m.EventsLostTotal,
+		m.EventsSampledTotal,
 		m.EventsTotal,
 		m.FlowBalance,
 		m.Flows,
@@ -233,6 +244,7 @@ func (m *bpfMaps) Close() error {
 		m.MapEvictions,
 		m.Pending,
 		m.Processes,
+		m.SeriousEvents,
 		m.Sockets,
 		m.StoodIn,
 		m.TcpActive,
@@ -243,14 +255,16 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed        *ebpf.Variable `ebpf:"detailed"`
-	GuardDistance   *ebpf.Variable `ebpf:"guard_distance"`
-	GuardedProgram  *ebpf.Variable `ebpf:"guarded_program"`
-	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
-	Rings           *ebpf.Variable `ebpf:"rings"`
-	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
+	BudgetPerWindow        *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed               *ebpf.Variable `ebpf:"detailed"`
+	GuardDistance          *ebpf.Variable `ebpf:"guard_distance"`
+	GuardedProgram         *ebpf.Variable `ebpf:"guarded_program"`
+	OnlyCgroup             *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns              *ebpf.Variable `ebpf:"only_netns"`
+	Rings                  *ebpf.Variable `ebpf:"rings"`
+	SampleRate             *ebpf.Variable `ebpf:"sample_rate"`
+	SeriousBudgetPerWindow *ebpf.Variable `ebpf:"serious_budget_per_window"`
+	Stream                 *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

@@ -30,9 +30,11 @@ static __always_inline int exec(struct linux_binprm *bprm, struct file *file, co
 	struct credentials old, new;
 	struct exec_verdict verdict = {};
 	struct process *process;
+	__u64 image;
 
 	if (!in_scope() || !file)
 		return 0;
+	image = address(file);
 	read_credentials(&new, new_cred, btf);
 	process = bpf_map_lookup_elem(&processes, &tgid);
 	if (old_cred) {
@@ -45,14 +47,14 @@ static __always_inline int exec(struct linux_binprm *bprm, struct file *file, co
 	judge_bits(&verdict, file, &old, &new, btf);
 	verdict.capabilities = judge_capabilities(bprm, new_cred, verdict.bits, &old, &new, btf);
 	if (verdict.bits != UNTOUCHED)
-		count_call(PRIVILEGE_SUID_EXEC, verdict.bits == REFUSED, verdict.old_id, verdict.new_id);
+		count_call(PRIVILEGE_SUID_EXEC, verdict.bits == REFUSED, verdict.old_id, verdict.new_id, image);
 	if (verdict.capabilities != UNTOUCHED)
-		count_call(PRIVILEGE_FILECAP_EXEC, verdict.capabilities == REFUSED, old.euid, new.euid);
+		count_call(PRIVILEGE_FILECAP_EXEC, verdict.capabilities == REFUSED, old.euid, new.euid, image);
 	if ((verdict.bits == HONOURED || verdict.capabilities == HONOURED) && in_initial_namespace(new_cred, btf)) {
 		if (verdict.bits == HONOURED && !new.euid && old.euid)
-			count_gain(GAIN_SUID_EXEC, old.euid, new.euid);
+			count_gain(GAIN_SUID_EXEC, old.euid, new.euid, old.effective, new.effective, image);
 		else if (verdict.capabilities == HONOURED && (new.effective & ~old.effective))
-			count_gain(GAIN_FILECAP_EXEC, old.euid, new.euid);
+			count_gain(GAIN_FILECAP_EXEC, old.euid, new.euid, old.effective, new.effective, image);
 	}
 	/* other threads live on until the image is replaced: only add */
 	if (process)
@@ -83,7 +85,8 @@ static __always_inline int fork(struct task_struct *parent, struct task_struct *
 	if (!in_scope() || LOAD(btf, from, user_ns) == LOAD(btf, to, user_ns))
 		return 0;
 	euid = LOAD(btf, to, euid.val);
-	count_gain(GAIN_USERNS, euid, euid);
+	count_gain(GAIN_USERNS, euid, euid, capabilities(&from->cap_effective, btf),
+		   capabilities(&to->cap_effective, btf), 0);
 	return 0;
 }
 
