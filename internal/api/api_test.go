@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -232,8 +233,8 @@ func TestEventsSlowReader(t *testing.T) {
 	server, client := serve(t, nil)
 	slow, fast := open(t, client, EventsPath, ""), open(t, client, EventsPath, "")
 	const total = 20000
-	counted := make(chan int)
-	count := func(body io.Reader) (kept, lost int) {
+	var received atomic.Int64 // by the fast one
+	count := func(body io.Reader, each func()) (kept, lost int) {
 		d := json.NewDecoder(body)
 		for kept+lost < total {
 			var r stream.Record
@@ -245,23 +246,27 @@ func TestEventsSlowReader(t *testing.T) {
 			} else {
 				kept++
 			}
+			each()
 		}
 		return kept, lost
 	}
+	counted := make(chan int)
 	go func() {
-		kept, _ := count(fast.Body)
+		kept, _ := count(fast.Body, func() { received.Add(1) })
 		counted <- kept
 	}()
-	for i := range total {
+	for i := range int64(total) {
 		server.opts.Hub.Publish(&event.Event{Kind: 1, Weight: 1, TGID: 7, Class: event.NoClass}, nil)
-		if i%200 == 0 {
-			time.Sleep(time.Millisecond) // for the fast one, on a busy machine
+		for deadline := time.Now().Add(10 * time.Second); i-received.Load() > 500; time.Sleep(100 * time.Microsecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("the slow reader holds up the fast one")
+			}
 		}
 	}
-	if kept := <-counted; kept < total/2 {
+	if kept := <-counted; kept != total {
 		t.Errorf("the fast reader kept %d of %d", kept, total)
 	}
-	kept, lost := count(slow.Body)
+	kept, lost := count(slow.Body, func() {})
 	if lost < 1 || kept+lost != total {
 		t.Errorf("%d kept and %d lost of %d", kept, lost, total)
 	}
