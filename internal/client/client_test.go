@@ -193,6 +193,23 @@ func TestHumanLineLost(t *testing.T) {
 	}
 }
 
+func TestHumanLines(t *testing.T) {
+	t.Parallel()
+	id := func(v uint32) *uint32 { return &v }
+	port := uint16(22)
+	for want, r := range map[string]stream.Record{
+		"t critical gain          pid=1 suspicious sh via=userns id=0->0 caps=00->ff": {SeverityText: "critical", EventName: "security.gain", PID: id(1), Class: "suspicious", ExecutableName: "sh", Via: "userns", OldID: id(0), NewID: id(0), OldCaps: "00", NewCaps: "ff"},
+		"t info     privilege     setuid failure id=1->0":                             {SeverityText: "info", EventName: "security.privilege", Call: "setuid", Result: "failure", OldID: id(1), NewID: id(0)},
+		"t warning  connect_error refused tcp peer=\"[2001:db8::1]:22\"":              {SeverityText: "warning", EventName: "security.connect_error", ErrorType: "refused", Transport: "tcp", PeerAddress: "2001:db8::1", PeerPort: &port},
+		"t critical module        success load_file module=\"a b\" unit=x.service":    {SeverityText: "critical", EventName: "security.module", ModuleAction: "load_file", ModuleName: "a b", Result: "success", Unit: "x.service"},
+	} {
+		r.Timestamp = "t"
+		if got := humanLine(&r); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	path, _, s := exporter(t)

@@ -122,7 +122,7 @@ func humanLine(r *stream.Record) string {
 		}
 		parts = append(parts, "args=["+strings.Join(args, " ")+"]")
 	}
-	humanDetail(r, add, number)
+	humanDetail(r, add)
 	if len(r.ContainerID) > 0 {
 		add("container=", r.ContainerID[:min(len(r.ContainerID), 12)])
 	}
@@ -135,7 +135,7 @@ func humanLine(r *stream.Record) string {
 }
 
 // humanDetail adds what only some kinds have.
-func humanDetail(r *stream.Record, add func(name, value string), number func(string, *uint32)) {
+func humanDetail(r *stream.Record, add func(name, value string)) {
 	add("", r.Operation)
 	add("file=", r.FilePath)
 	add("", r.ErrorType)
@@ -147,8 +147,9 @@ func humanDetail(r *stream.Record, add func(name, value string), number func(str
 	add("", r.Call)
 	add("via=", r.Via)
 	add("", r.Result)
-	number("id=", r.OldID)
-	number("->", r.NewID)
+	if r.OldID != nil && r.NewID != nil {
+		add("id=", fmt.Sprintf("%d->%d", *r.OldID, *r.NewID))
+	}
 	if r.OldCaps != r.NewCaps {
 		add("caps=", r.OldCaps+"->"+r.NewCaps)
 	}

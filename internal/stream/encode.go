@@ -147,7 +147,6 @@ func (o *object) detail(ev *event.Event) {
 		o.peer(ev)
 	case uint32(abi.EventConnectError):
 		o.known("error.type", label(abi.ConnectErrors, ev.ConnectError))
-		o.known("security.network.direction", label(abi.Directions, ev.Direction))
 		o.peer(ev)
 	case uint32(abi.EventFile):
 		o.bytes("file.path", ev.Name)

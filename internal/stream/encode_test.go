@@ -99,7 +99,7 @@ func TestAppend(t *testing.T) {
 		},
 		"connect_error": func(r *Record) {
 			warning(r)
-			r.Probe, r.ErrorType, r.Direction, r.Transport, r.NetworkType, r.PeerAddress, r.PeerPort = "network", "refused", "in", "tcp", "ipv6", "2001:db8::1", ptr[uint16](22)
+			r.Probe, r.ErrorType, r.Transport, r.NetworkType, r.PeerAddress, r.PeerPort = "network", "refused", "tcp", "ipv6", "2001:db8::1", ptr[uint16](22)
 		},
 		"file": func(r *Record) {
 			warning(r)
