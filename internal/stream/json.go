@@ -74,15 +74,19 @@ const hexDigits = "0123456789abcdef"
 func appendString[T string | []byte](buf []byte, s T) []byte {
 	buf = append(buf, '"')
 	for i := 0; i < len(s); {
-		c := s[i]
-		if c < utf8.RuneSelf {
+		plain := i
+		for i < len(s) && isPlain(s[i]) {
 			i++
-			switch {
-			case c == '"' || c == '\\':
+		}
+		buf = append(buf, s[plain:i]...)
+		if i == len(s) {
+			break
+		}
+		if c := s[i]; c < utf8.RuneSelf {
+			i++
+			if c == '"' || c == '\\' {
 				buf = append(buf, '\\', c)
-			case c >= ' ' && c < 0x7f:
-				buf = append(buf, c)
-			default:
+			} else {
 				buf = appendEscape(buf, rune(c))
 			}
 			continue
@@ -105,6 +109,9 @@ func appendString[T string | []byte](buf []byte, s T) []byte {
 	}
 	return append(buf, '"')
 }
+
+// isPlain says that a byte stands for itself.
+func isPlain(c byte) bool { return c >= ' ' && c < 0x7f && c != '"' && c != '\\' }
 
 func appendEscape(buf []byte, r rune) []byte {
 	return append(buf, '\\', 'u', hexDigits[r>>12&0xf], hexDigits[r>>8&0xf], hexDigits[r>>4&0xf], hexDigits[r&0xf])
