@@ -137,7 +137,8 @@ func TestAnswers(t *testing.T) {
 	} {
 		code, body, header := ask(t, client, c.method, c.path)
 		var got, want any
-		if json.Unmarshal([]byte(body), &got); c.want != "" {
+		_ = json.Unmarshal([]byte(body), &got) // what is no JSON differs below
+		if c.want != "" {
 			if err := json.Unmarshal([]byte(c.want), &want); err != nil {
 				t.Fatal(err, c.want)
 			}

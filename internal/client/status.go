@@ -67,7 +67,7 @@ func writeStatus(w io.Writer, s api.Status, now time.Time) error {
 	}
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	if len(s.Runtime.Probes) > 0 {
-		fmt.Fprint(t, "\nPROBE\tSTATE\tPER SECOND\tDETAIL EVENTS\tSAMPLED OUT\tLOST\tHOOKS OR REASON\n")
+		fmt.Fprintf(t, "\nPROBE\tSTATE\tPER SECOND\tDETAIL EVENTS\tSAMPLED OUT\tLOST\tHOOKS OR REASON\n")
 	}
 	for _, p := range s.Runtime.Probes {
 		fmt.Fprintf(t, "%s\t%s\t%.1f\t%.0f\t%.0f\t%.0f\t%s\n", clean(p.Name), clean(p.State), p.EventsPerSecond, p.Events, p.Sampled, p.Lost, clean(cmp.Or(p.Hook, p.Reason)))
@@ -76,7 +76,7 @@ func writeStatus(w io.Writer, s api.Status, now time.Time) error {
 		return err
 	}
 	if len(s.Collectors) > 0 {
-		fmt.Fprint(t, "\nCOLLECTOR\tSTATE\tTOOK\n")
+		fmt.Fprintf(t, "\nCOLLECTOR\tSTATE\tTOOK\n")
 	}
 	for _, c := range s.Collectors {
 		state := "ok"
