@@ -171,8 +171,15 @@ func TestNothingToServe(t *testing.T) {
 	}
 }
 
-// follow opens the stream and waits until it is subscribed.
-func open(t *testing.T, c *http.Client, path, accept string) *http.Response {
+// reply is an answer that goes on.
+type reply struct {
+	code   int
+	header http.Header
+	body   io.ReadCloser
+}
+
+// open opens the stream and waits until it is subscribed.
+func open(t *testing.T, c *http.Client, path, accept string) reply {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://localhost"+path, nil)
 	if err != nil {
@@ -186,7 +193,7 @@ func open(t *testing.T, c *http.Client, path, accept string) *http.Response {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = resp.Body.Close() })
-	return resp
+	return reply{resp.StatusCode, resp.Header, resp.Body}
 }
 
 func TestEvents(t *testing.T) {
@@ -199,14 +206,14 @@ func TestEvents(t *testing.T) {
 	} {
 		server, client := serve(t, nil)
 		resp := open(t, client, EventsPath+"?kind=exec,file&min_severity=warning", c.accept)
-		if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != c.media {
-			t.Errorf("%q: %d %v", c.accept, resp.StatusCode, resp.Header)
+		if resp.code != 200 || resp.header.Get("Content-Type") != c.media {
+			t.Errorf("%q: %d %v", c.accept, resp.code, resp.header)
 		}
 		hub := server.opts.Hub
 		hub.Publish(&event.Event{Kind: 0, Severity: event.Info, Weight: 1, TGID: 1}, nil)
 		hub.Publish(&event.Event{Kind: 0, Severity: event.Critical, Weight: 1, TGID: 2, Comm: []byte("a\nb")}, nil)
 		hub.Publish(&event.Event{Kind: 4, Severity: event.Warning, Weight: 1, TGID: 3}, nil)
-		r := bufio.NewReader(resp.Body)
+		r := bufio.NewReader(resp.body)
 		for _, pid := range []string{`"process.pid":2,`, `"process.pid":3,`} {
 			line, err := r.ReadString('\n')
 			for err == nil && !strings.HasSuffix(line, c.after) {
@@ -218,7 +225,7 @@ func TestEvents(t *testing.T) {
 				t.Errorf("%q: %q, %v", c.accept, line, err)
 			}
 		}
-		_ = resp.Body.Close()
+		_ = resp.body.Close()
 		for deadline := time.Now().Add(5 * time.Second); hub.Active(); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("the client has left and is still subscribed")
@@ -253,7 +260,7 @@ func TestEventsSlowReader(t *testing.T) {
 	}
 	counted := make(chan int)
 	go func() {
-		kept, _ := count(fast.Body, func() { received.Add(1) })
+		kept, _ := count(fast.body, func() { received.Add(1) })
 		counted <- kept
 	}()
 	for i := range int64(total) {
@@ -267,7 +274,7 @@ func TestEventsSlowReader(t *testing.T) {
 	if kept := <-counted; kept != total {
 		t.Errorf("the fast reader kept %d of %d", kept, total)
 	}
-	kept, lost := count(slow.Body, func() {})
+	kept, lost := count(slow.body, func() {})
 	if lost < 1 || kept+lost != total {
 		t.Errorf("%d kept and %d lost of %d", kept, lost, total)
 	}
@@ -277,8 +284,8 @@ func TestEventsLimit(t *testing.T) {
 	t.Parallel()
 	_, client := serve(t, nil)
 	for range MaxStreams {
-		if resp := open(t, client, EventsPath, ""); resp.StatusCode != 200 {
-			t.Fatalf("%d", resp.StatusCode)
+		if resp := open(t, client, EventsPath, ""); resp.code != 200 {
+			t.Fatalf("%d", resp.code)
 		}
 	}
 	code, body, header := ask(t, client, "GET", EventsPath)
@@ -301,7 +308,7 @@ func TestCloseEndsStreams(t *testing.T) {
 	if took := time.Since(start); took > time.Second {
 		t.Errorf("took %v", took)
 	}
-	_, _ = io.ReadAll(resp.Body) // returns
+	_, _ = io.ReadAll(resp.body) // returns
 	if _, err := os.Lstat(server.opts.Address.Socket); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket is still there: %v", err)
 	}
