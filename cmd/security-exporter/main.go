@@ -116,7 +116,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
 		return 2
 	}
-	logger.Info("Started", "version", buildinfo.Version(), "revision", buildinfo.Revision())
+	logger.Info("Started", "version", buildinfo.Version(), "revision", buildinfo.Revision(), "api", out.address())
 
 	// The parts outlive ctx: the scrapes being served when it ends need them.
 	partsCtx, stopParts := context.WithCancel(context.WithoutCancel(ctx))

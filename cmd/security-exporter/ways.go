@@ -63,6 +63,14 @@ func openWays(cfg *config.Config, hub *stream.Hub, top api.TopSource, status api
 	return w, nil
 }
 
+// address is where the API listens, or "off".
+func (w *ways) address() string {
+	if w.server == nil {
+		return "off"
+	}
+	return w.server.Addr().String()
+}
+
 // closeAPI ends the API, once.
 func (w *ways) closeAPI() {
 	w.once.Do(func() {

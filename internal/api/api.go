@@ -148,7 +148,6 @@ func (s *Server) Listen() error {
 		}
 	}
 	limited := netutil.LimitListener(s.listener, MaxConnections)
-	s.opts.Logger.Info("The local API listens", "api", s.listener.Addr().String())
 	s.serving.Go(func() {
 		var err error
 		if s.socket != nil {
