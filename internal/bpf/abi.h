@@ -147,7 +147,7 @@ struct event {
 	__u8 class;	  /* enum process_class of the thread group */
 	__u8 what;
 	__u8 how;
-	__u8 truncated; /* one bit for each text that is not whole */
+	__u8 truncated;	  /* one bit for each text that is not whole */
 	__u8 address[16]; /* of the peer; IPv4 as ::ffff:a.b.c.d */
 	__u8 comm[COMM_LEN];
 };
