@@ -23,6 +23,7 @@ const (
 	bpfMapEvents                     = "events"
 	bpfMapEventsLostTotal            = "events_lost_total"
 	bpfMapEventsSampledTotal         = "events_sampled_total"
+	bpfMapEventsSeriousTotal         = "events_serious_total"
 	bpfMapEventsTotal                = "events_total"
 	bpfMapFlowBalance                = "flow_balance"
 	bpfMapFlows                      = "flows"
@@ -156,6 +157,7 @@ type bpfMapSpecs struct {
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal    *ebpf.MapSpec `ebpf:"events_lost_total"`
 	EventsSampledTotal *ebpf.MapSpec `ebpf:"events_sampled_total"`
+	EventsSeriousTotal *ebpf.MapSpec `ebpf:"events_serious_total"`
 	EventsTotal        *ebpf.MapSpec `ebpf:"events_total"`
 	FlowBalance        *ebpf.MapSpec `ebpf:"flow_balance"`
 	Flows              *ebpf.MapSpec `ebpf:"flows"`
@@ -213,6 +215,7 @@ type bpfMaps struct {
 	Events             *ebpf.Map `ebpf:"events"`
 	EventsLostTotal    *ebpf.Map `ebpf:"events_lost_total"`
 	EventsSampledTotal *ebpf.Map `ebpf:"events_sampled_total"`
+	EventsSeriousTotal *ebpf.Map `ebpf:"events_serious_total"`
 	EventsTotal        *ebpf.Map `ebpf:"events_total"`
 	FlowBalance        *ebpf.Map `ebpf:"flow_balance"`
 	Flows              *ebpf.Map `ebpf:"flows"`
@@ -236,6 +239,7 @@ func (m *bpfMaps) Close() error {
 		m.Events,
 		m.EventsLostTotal,
 		m.EventsSampledTotal,
+		m.EventsSeriousTotal,
 		m.EventsTotal,
 		m.FlowBalance,
 		m.Flows,

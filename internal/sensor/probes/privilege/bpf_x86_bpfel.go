@@ -20,6 +20,7 @@ const (
 	bpfMapEvents                      = "events"
 	bpfMapEventsLostTotal             = "events_lost_total"
 	bpfMapEventsSampledTotal          = "events_sampled_total"
+	bpfMapEventsSeriousTotal          = "events_serious_total"
 	bpfMapEventsTotal                 = "events_total"
 	bpfMapMapEvictions                = "map_evictions"
 	bpfMapPendingCalls                = "pending_calls"
@@ -210,6 +211,7 @@ type bpfMapSpecs struct {
 	Events                   *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal          *ebpf.MapSpec `ebpf:"events_lost_total"`
 	EventsSampledTotal       *ebpf.MapSpec `ebpf:"events_sampled_total"`
+	EventsSeriousTotal       *ebpf.MapSpec `ebpf:"events_serious_total"`
 	EventsTotal              *ebpf.MapSpec `ebpf:"events_total"`
 	MapEvictions             *ebpf.MapSpec `ebpf:"map_evictions"`
 	PendingCalls             *ebpf.MapSpec `ebpf:"pending_calls"`
@@ -258,6 +260,7 @@ type bpfMaps struct {
 	Events                   *ebpf.Map `ebpf:"events"`
 	EventsLostTotal          *ebpf.Map `ebpf:"events_lost_total"`
 	EventsSampledTotal       *ebpf.Map `ebpf:"events_sampled_total"`
+	EventsSeriousTotal       *ebpf.Map `ebpf:"events_serious_total"`
 	EventsTotal              *ebpf.Map `ebpf:"events_total"`
 	MapEvictions             *ebpf.Map `ebpf:"map_evictions"`
 	PendingCalls             *ebpf.Map `ebpf:"pending_calls"`
@@ -273,6 +276,7 @@ func (m *bpfMaps) Close() error {
 		m.Events,
 		m.EventsLostTotal,
 		m.EventsSampledTotal,
+		m.EventsSeriousTotal,
 		m.EventsTotal,
 		m.MapEvictions,
 		m.PendingCalls,
