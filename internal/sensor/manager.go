@@ -190,6 +190,21 @@ func (m *Manager) SetSampleRate(rate uint32) error {
 	return errors.Join(errs...)
 }
 
+// KeptEvents is how many frequent events sampling has kept so far, those that
+// the budget or a full ring then lost included: what a sampler judges by.
+func (m *Manager) KeptEvents() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.shared == nil {
+		return 0
+	}
+	kept := 0.0
+	for i := range abi.Probes {
+		kept += m.sum("events_total", i) - m.sum("events_serious_total", i) - m.sum("events_sampled_total", i)
+	}
+	return uint64(max(0, kept))
+}
+
 // SampleRate is the rate in force.
 func (m *Manager) SampleRate() uint32 { return m.sampleRate.Load() }
 

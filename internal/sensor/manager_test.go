@@ -479,8 +479,11 @@ func TestSetSampleRate(t *testing.T) {
 		if err := m.SetSampleRate(c.rate); err != nil {
 			t.Fatal(err)
 		}
-		before := sampled()
+		before, kept := sampled(), m.KeptEvents()
 		worker.Do("setgid", strconv.Itoa(n))
+		if got := float64(m.KeptEvents() - kept); got != n-(sampled()-before) {
+			t.Errorf("rate %d: %v kept, %v sampled out", c.rate, got, sampled()-before)
+		}
 		if got := sampled() - before; got < c.least || got > c.most {
 			t.Errorf("rate %d: %v of %d sampled out, want %v to %v", c.rate, got, n, c.least, c.most)
 		}

@@ -51,7 +51,7 @@ func newOwnMetrics() ownMetrics {
 		delivered: metric.New(metric.Counter, "security_ebpf_events_delivered_total",
 			"Detail events that reached user space.", probes),
 		lost: metric.New(metric.Counter, "security_ebpf_events_lost_total",
-			"Detail events lost after sampling, and runs of programs that the kernel's recursion guard prevented.",
+			"Detail events lost after sampling, and runs of programs that the kernel's recursion guard prevented (recursion), which produced none.",
 			probes, metric.Closed("reason", abi.Losses...)),
 		entries: metric.New(metric.Gauge, "security_ebpf_map_entries",
 			"Entries in a bounded kernel table.", table),
