@@ -82,12 +82,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	logger := cfg.Logger(stderr)
 	ignoreHangups(ctx, logger)
 
-	parts, err := newParts(cfg, logger)
+	hub := stream.NewHub()
+	runtime := newSensor(cfg, hub, logger)
+	parts, err := newParts(cfg, runtime, logger)
 	if err != nil {
 		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
 		return 2
 	}
-	hub := stream.NewHub()
 	reg := newRegistry(cfg, parts)
 	reg.MustRegister(hub)
 	var started atomic.Bool
@@ -97,7 +98,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return []string{"still starting"}
 	}
-	out, err := openWays(cfg, hub, nil, &api.MetricStatus{Gatherer: reg, Ready: ready, Started: time.Now()}, logger)
+	out, err := openWays(cfg, hub, rankings{runtime}, &api.MetricStatus{Gatherer: reg, Ready: ready, Started: time.Now()}, logger)
 	if err != nil {
 		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
 		return 2
@@ -153,7 +154,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // newParts builds what the flags ask for. Nothing is loaded before Start. The
 // posture half is first because its start takes no time.
-func newParts(cfg *config.Config, logger *slog.Logger) ([]part, error) {
+func newParts(cfg *config.Config, runtime *sensor.Manager, logger *slog.Logger) ([]part, error) {
 	runner, err := posture.New(posture.Options{
 		Root: hostfs.New(hostfs.Paths{Procfs: cfg.ProcFS, Sysfs: cfg.SysFS, Rootfs: cfg.RootFS}),
 		Log:  logger, Enabled: cfg.Collectors, LegacyNames: cfg.Posture.LegacyNames, FirstScrape: firstScrape,
@@ -166,15 +167,21 @@ func newParts(cfg *config.Config, logger *slog.Logger) ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []part{
-		runner,
-		sensor.New(sensor.Options{
-			Enabled: cfg.EBPF.Enabled, Probes: cfg.EBPF.Probes, Rules: cfg.FileRules,
-			SampleRate: cfg.EBPF.SampleRate, MaxEventsPerSecond: cfg.EBPF.MaxEventsPerSecond,
-			Detailed: cfg.EBPF.Detailed,
-			ProcFS:   cfg.ProcFS, SysFS: cfg.SysFS, RootFS: cfg.RootFS, Logger: logger,
-		}),
-	}, nil
+	return []part{runner, runtime}, nil
+}
+
+// newSensor is the runtime half; its detail events go to whoever listens at
+// the hub.
+func newSensor(cfg *config.Config, hub *stream.Hub, logger *slog.Logger) *sensor.Manager {
+	return sensor.New(sensor.Options{
+		Enabled: cfg.EBPF.Enabled, Probes: cfg.EBPF.Probes, Rules: cfg.FileRules,
+		SampleRate: cfg.EBPF.SampleRate, SampleRateFixed: cfg.EBPF.SampleRateFixed,
+		MaxEventsPerSecond: cfg.EBPF.MaxEventsPerSecond,
+		Detailed:           cfg.EBPF.Detailed, Arguments: cfg.Events.Arguments,
+		TopN: cfg.EBPF.TopN, TopCapacity: cfg.EBPF.TopCapacity, TopWindow: cfg.EBPF.TopWindow,
+		OnEvent: hub.Publish,
+		ProcFS:  cfg.ProcFS, SysFS: cfg.SysFS, RootFS: cfg.RootFS, Logger: logger,
+	})
 }
 
 func newRegistry(cfg *config.Config, parts []part) *prometheus.Registry {

@@ -6,10 +6,14 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
+	"time"
 
 	"security-exporter/internal/api"
 	"security-exporter/internal/config"
+	"security-exporter/internal/sensor"
+	"security-exporter/internal/sensor/topn"
 	"security-exporter/internal/stream"
 )
 
@@ -42,8 +46,7 @@ func openWays(cfg *config.Config, hub *stream.Hub, top api.TopSource, status api
 		return w, nil
 	}
 	options := api.Options{
-		Address: cfg.API, Web: cfg.Web, Status: status, Top: top, TopOff: "there are no lists",
-		TopN: cmp.Or(cfg.EBPF.TopN, 10), TopCapacity: cfg.EBPF.TopCapacity, TopWindow: cfg.EBPF.TopWindow,
+		Address: cfg.API, Web: cfg.Web, Status: status, Top: top, TopN: cmp.Or(cfg.EBPF.TopN, 10), TopCapacity: cfg.EBPF.TopCapacity, TopWindow: cfg.EBPF.TopWindow,
 		Hub: hub, Logger: logger,
 	}
 	if !cfg.EBPF.Enabled {
@@ -89,4 +92,21 @@ func (w *ways) close() {
 	if w.output != nil {
 		w.output.Close()
 	}
+}
+
+// rankings are the lists that the API shows.
+type rankings struct{ sensor *sensor.Manager }
+
+// Top implements api.TopSource.
+func (r rankings) Top(by string, n int, window time.Duration) (api.Top, error) {
+	ranking, ok := topn.ParseBy(by)
+	if !ok {
+		return api.Top{}, fmt.Errorf("there is no list %q", by)
+	}
+	top := r.sensor.Top(ranking, n, window)
+	out := api.Top{Window: top.Span, Total: top.Total, Entries: make([]api.Entry, len(top.Entries))}
+	for i, e := range top.Entries {
+		out.Entries[i] = api.Entry{Key: e.Key, Container: e.Container, Count: e.Count, Error: uint64(math.Ceil(e.Bound()))}
+	}
+	return out, nil
 }

@@ -23,6 +23,7 @@ import (
 	"security-exporter/internal/api"
 	"security-exporter/internal/config"
 	"security-exporter/internal/sensor/event"
+	"security-exporter/internal/sensor/identity"
 	"security-exporter/internal/stream"
 )
 
@@ -160,7 +161,7 @@ func TestEvents(t *testing.T) {
 		hub.Publish(&event.Event{
 			Kind: 0, Class: 1, Severity: event.Critical, Weight: 2, TGID: 5, UID: 7, EUID: 0, LoginUID: event.NoID,
 			Comm: []byte("sh"), Executable: []byte("/tmp/a b\x1b[2J"), Arguments: []byte("sh\x00\n\x00\xff"),
-		}, &stream.Identity{ContainerID: "0123456789abcdef", PodName: "web-0"})
+		}, &identity.Identity{ContainerID: "0123456789abcdef", PodName: "web-0"})
 		hub.Publish(&event.Event{Kind: 4, Class: 1, Weight: 1, TGID: 6, Comm: []byte("cat"), Name: []byte("/etc/shadow"), LoginUID: event.NoID}, nil)
 		wait(t, "two lines", func() bool { return strings.Count(out.String(), "\n") == 2 })
 		cancel()

@@ -10,6 +10,7 @@ import (
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/sensor/event"
+	"security-exporter/internal/sensor/identity"
 )
 
 // The severity numbers of the OpenTelemetry logs data model: INFO, WARN, and
@@ -53,7 +54,7 @@ func (e *Encoder) wallTime(at time.Duration) time.Time {
 }
 
 // Append appends the event as one line with its newline. id may be nil.
-func (e *Encoder) Append(dst []byte, ev *event.Event, id *Identity) []byte {
+func (e *Encoder) Append(dst []byte, ev *event.Event, id *identity.Identity) []byte {
 	o := object{buf: dst}
 	o.begin(e.wallTime(ev.Monotonic), ev.Kind.String(), ev.Severity)
 	o.known("security.probe", label(abi.Probes, ev.Probe))
@@ -121,7 +122,7 @@ func (o *object) arguments(all []byte) {
 	o.buf = append(o.buf, ']')
 }
 
-func (o *object) identity(cgroup uint64, id *Identity) {
+func (o *object) identity(cgroup uint64, id *identity.Identity) {
 	if cgroup != 0 {
 		o.idString("security.cgroup.id", cgroup)
 	}

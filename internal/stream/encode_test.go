@@ -18,6 +18,7 @@ import (
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/sensor/event"
+	"security-exporter/internal/sensor/identity"
 )
 
 // testEncoder has clocks that stand still: 10 s after boot it is noon.
@@ -76,7 +77,7 @@ func decode(t *testing.T, line []byte) Record {
 
 func TestAppend(t *testing.T) {
 	t.Parallel()
-	id := &Identity{
+	id := &identity.Identity{
 		ContainerID: "abc", Runtime: "containerd", ContainerName: "web", Image: "nginx:1", PodUID: "u-1", PodName: "web-0",
 		PodNamespace: "prod", Unit: "kubelet.service", OuterID: "out",
 	}
@@ -161,7 +162,10 @@ func TestSchema(t *testing.T) {
 			Kind: ev.Kind, Probe: ev.Probe, Class: event.NoClass, Weight: 1, LoginUID: event.NoID,
 			Direction: ev.Direction, Transport: ev.Transport, ConnectError: ev.ConnectError, Operation: ev.Operation,
 		}
-		full := &Identity{"a\n", "o", "docker", "b", "c", "d", "e", "f", "\xff"}
+		full := &identity.Identity{
+			ContainerID: "a\n", OuterID: "o", Runtime: "docker", ContainerName: "b", Image: "c", PodUID: "d", PodName: "e",
+			PodNamespace: "f", Unit: "\xff",
+		}
 		lines = append(lines, NewEncoder().Append(nil, &ev, full), NewEncoder().Append(nil, &bare, nil))
 	}
 	for _, line := range lines {
@@ -247,7 +251,7 @@ func TestWallTime(t *testing.T) {
 }
 
 func TestAppendDoesNotAllocate(t *testing.T) {
-	e, id := NewEncoder(), &Identity{ContainerID: "abc", Runtime: "docker"}
+	e, id := NewEncoder(), &identity.Identity{ContainerID: "abc", Runtime: "docker"}
 	events := testEvents()
 	buf := make([]byte, 0, 4096)
 	if n := testing.AllocsPerRun(100, func() {
@@ -260,7 +264,7 @@ func TestAppendDoesNotAllocate(t *testing.T) {
 }
 
 func BenchmarkAppend(b *testing.B) {
-	e, id := NewEncoder(), &Identity{ContainerID: strings.Repeat("a", 64), Runtime: "docker"}
+	e, id := NewEncoder(), &identity.Identity{ContainerID: strings.Repeat("a", 64), Runtime: "docker"}
 	ev := testEvents()[0]
 	var buf []byte
 	b.ReportAllocs()
@@ -278,7 +282,7 @@ func FuzzAppend(f *testing.F) {
 			Comm: comm, Executable: path, Name: path, Arguments: path, Direction: small, Transport: small, ConnectError: small,
 			Operation: small, Call: small, Result: small, Gain: small, Action: small,
 		}
-		line := NewEncoder().Append(nil, &ev, &Identity{ContainerID: id})
+		line := NewEncoder().Append(nil, &ev, &identity.Identity{ContainerID: id})
 		if !utf8.Valid(line) || bytes.Count(line, []byte("\n")) != 1 || line[len(line)-1] != '\n' {
 			t.Fatalf("%q is not one line of UTF-8", line)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"security-exporter/internal/metric"
 	"security-exporter/internal/sensor/event"
+	"security-exporter/internal/sensor/identity"
 )
 
 // The ways out, as the label output has them.
@@ -76,7 +77,7 @@ func (h *Hub) Active() bool { return len(*h.subscribers.Load()) > 0 }
 // Publish hands an event to everyone whose filter wants it. It never waits
 // for a reader, keeps nothing of the event, and costs next to nothing when
 // nobody wants it. id may be nil.
-func (h *Hub) Publish(ev *event.Event, id *Identity) {
+func (h *Hub) Publish(ev *event.Event, id *identity.Identity) {
 	subscribers := *h.subscribers.Load()
 	wanted := slices.IndexFunc(subscribers, func(s *Subscriber) bool { return s.filter.Match(ev) })
 	if wanted < 0 {

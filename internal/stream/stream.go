@@ -19,20 +19,6 @@ const eventPrefix = "security."
 // KindLost is the kind of the record that says how much a reader has lost.
 const KindLost = "lost"
 
-// Identity says whose thread group an event belongs to. Empty fields are
-// unknown or do not apply; any bytes are allowed.
-type Identity struct {
-	ContainerID   string // as the runtime spells it
-	OuterID       string // the container around that one
-	Runtime       string // docker, containerd, cri-o, podman, lxc, nspawn
-	ContainerName string
-	Image         string
-	PodUID        string
-	PodName       string
-	PodNamespace  string
-	Unit          string // systemd unit
-}
-
 // Record is one line, for programs that read the stream. Which fields a kind
 // has is in docs/events.md; those that it does not have are zero or nil.
 type Record struct {
