@@ -160,11 +160,10 @@ func (m *Manager) settings(host *probe.Host) probe.Settings {
 		"detailed":  m.options.Detailed,
 		"arguments": m.options.Arguments,
 		// Twice the target, so that the sampler has room to notice; shared
-		// out over the CPUs and the ten windows of a second. The same again
-		// for what is serious of each probe, which is not sampled.
-		"budget_per_window":         m.budget(),
-		"serious_budget_per_window": m.budget(),
-		"sample_rate":               m.sampleRate.Load(),
+		// out over the CPUs and the ten windows of a second. The same for
+		// each probe, and for what is serious of it, which is not sampled.
+		"budget_per_window": m.budget(),
+		"sample_rate":       m.sampleRate.Load(),
 	}
 	for name, value := range m.options.Constants {
 		constants[name] = value

@@ -53,6 +53,11 @@ static __always_inline void see_file(struct event_with_texts *event, __u64 dentr
 		cut(&event->event, 1);
 }
 
+static __always_inline bool is_serious(const volatile struct event *event)
+{
+	return event->what == SEVERITY_CRITICAL && event->how == OPERATION_WRITE;
+}
+
 /* The verifier goes through it once, not for each hook. */
 __noinline int report_access(__u32 access, __u64 dentry, __u64 mount, __u64 name)
 {
@@ -71,7 +76,8 @@ __noinline int report_access(__u32 access, __u64 dentry, __u64 mount, __u64 name
 	see_class(&event->event);
 	see_executable((void *)event, has_current_btf());
 	see_file(event, dentry, mount, name);
-	deliver(event, serious, sizeof(*event));
+	/* asked again, so that the verifier need not go both ways in between */
+	deliver(event, is_serious(&event->event), sizeof(*event));
 	return 0;
 }
 
