@@ -108,7 +108,8 @@ func New(options Options) *Manager {
 // what went wrong with which probe is in the metrics and the log.
 //
 // The process probe is loaded in any case, for the others need its table and
-// its notice of 32-bit programs; not asked for, it is not reported.
+// its notice of 32-bit programs; not asked for, it has no events and is not
+// reported.
 func (m *Manager) Start(ctx context.Context) {
 	defer close(m.started)
 	if !m.options.Enabled {
@@ -128,7 +129,11 @@ func (m *Manager) Start(ctx context.Context) {
 			if ctx.Err() != nil || !(keeps || m.wanted(spec)) {
 				continue
 			}
-			p := probe.Start(spec, host, shared, m.settings(host), m.log)
+			settings := m.settings(host)
+			if !m.wanted(spec) {
+				settings.Constants["stream"] = false
+			}
+			p := probe.Start(spec, host, shared, settings, m.log)
 			if keeps {
 				keeper = p
 			}
