@@ -133,7 +133,7 @@ func (m *Manager) Start(ctx context.Context) {
 			if !m.wanted(spec) {
 				settings.Constants["stream"] = false
 			}
-			p := probe.Start(spec, host, shared, settings, m.log)
+			p := probe.Start(ctx, spec, host, shared, settings, m.log)
 			if keeps {
 				keeper = p
 			}
