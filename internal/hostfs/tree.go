@@ -49,6 +49,12 @@ type Entry struct {
 	Type fs.FileMode
 }
 
+// Link is an Entry with the text of the link, empty if it is none.
+type Link struct {
+	Entry
+	Target string
+}
+
 // ReadFile returns the content of a regular file of at most DefaultLimit
 // bytes.
 func (t *Tree) ReadFile(ctx context.Context, name string) ([]byte, error) {
@@ -126,6 +132,33 @@ func (t *Tree) ReadDir(ctx context.Context, name string) ([]Entry, error) {
 		}
 		defer func() { _ = f.Close() }()
 		return entries(f)
+	})
+}
+
+// ReadLinks is ReadDir with the text of every symbolic link, all in one call.
+// A link that vanishes meanwhile is left out.
+func (t *Tree) ReadLinks(ctx context.Context, name string) ([]Link, error) {
+	return lookup(ctx, t, "readdir", name, true, func(fd int) ([]Link, error) {
+		f, err := openDir(fd)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }()
+		list, err := entries(f)
+		out := make([]Link, 0, len(list))
+		buf := make([]byte, unix.PathMax)
+		for _, e := range list {
+			l := Link{Entry: e}
+			if e.Type == fs.ModeSymlink {
+				n, err := unix.Readlinkat(int(f.Fd()), e.Name, buf)
+				if err != nil {
+					continue
+				}
+				l.Target = string(buf[:n])
+			}
+			out = append(out, l)
+		}
+		return out, err
 	})
 }
 

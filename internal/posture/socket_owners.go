@@ -28,8 +28,8 @@ type holder struct {
 
 // owners remembers where sockets were found. A descriptor that still leads to
 // the socket is its owner still, so a run where nothing changed costs one
-// system call or three for each socket; anything new costs one pass over all
-// descriptors, however many sockets are new.
+// system call for each socket and one for each process; anything new costs one
+// pass over all descriptors, however many sockets are new.
 type owners struct {
 	held   map[uint32]holder
 	nobody map[uint32]time.Time
@@ -37,12 +37,31 @@ type owners struct {
 	denied int
 }
 
+// owned is the answer of owners.
+type owned struct {
+	// pids has the owner of each inode.
+	pids map[uint32]int
+	// same are the owners that are the processes of the last time, with the
+	// text of their exe link.
+	same map[int]string
+}
+
 // find maps the inodes of the sockets to the process that has them open: the
 // one with the lowest pid when the socket was first seen. The error says that
 // some may have been missed.
-func (o *owners) find(ctx context.Context, in *Input, sockets []socket) (map[uint32]int, error) {
+func (o *owners) find(ctx context.Context, in *Input, sockets []socket) (owned, error) {
+	if len(sockets) == 0 {
+		o.held, o.nobody = nil, nil
+		return owned{}, nil
+	}
+	proc, err := in.Procfs.OpenDir(ctx, "/")
+	if err != nil {
+		return owned{}, err
+	}
+	defer func() { _ = proc.Close() }()
 	held, nobody := make(map[uint32]holder, len(sockets)), make(map[uint32]time.Time)
 	want := make(map[uint32]bool)
+	same := make(map[int]bool)
 	for _, s := range sockets {
 		if s.inode == 0 {
 			continue
@@ -50,8 +69,9 @@ func (o *owners) find(ctx context.Context, in *Input, sockets []socket) (map[uin
 		h, ok := o.held[s.inode]
 		until, lost := o.nobody[s.inode]
 		switch {
-		case ok && h.still(ctx, in, s.inode):
+		case ok && h.still(proc, s.inode):
 			held[s.inode] = h
+			same[h.pid] = true
 		case lost && in.Now().Before(until):
 			nobody[s.inode] = until
 		default:
@@ -59,9 +79,9 @@ func (o *owners) find(ctx context.Context, in *Input, sockets []socket) (map[uin
 		}
 	}
 	if len(want) > 0 {
-		denied, err := pass(ctx, in, want, held)
+		denied, err := pass(ctx, in, proc, want, held)
 		if err != nil {
-			return nil, err
+			return owned{}, err
 		}
 		o.denied = denied
 	}
@@ -71,15 +91,20 @@ func (o *owners) find(ctx context.Context, in *Input, sockets []socket) (map[uin
 		}
 	}
 	o.held, o.nobody = held, nobody
-	pids := make(map[uint32]int, len(held))
+	out := owned{make(map[uint32]int, len(held)), make(map[int]string, len(same))}
 	for inode, h := range held {
-		pids[inode] = h.pid
+		out.pids[inode] = h.pid
 	}
-	return pids, ownerless(len(nobody), o.denied)
+	for pid := range same {
+		if link, err := proc.LinkOfProcess(pid, "exe"); err == nil {
+			out.same[pid] = link
+		}
+	}
+	return out, ownerless(len(nobody), o.denied)
 }
 
-func (h holder) still(ctx context.Context, in *Input, inode uint32) bool {
-	link, err := in.Procfs.Readlink(ctx, strconv.Itoa(h.pid)+"/fd/"+h.fd)
+func (h holder) still(proc *hostfs.Dir, inode uint32) bool {
+	link, err := proc.LinkOfProcess(h.pid, "fd/"+h.fd)
 	if err != nil {
 		return false
 	}
@@ -90,10 +115,7 @@ func (h holder) still(ctx context.Context, in *Input, inode uint32) bool {
 // pass goes over the descriptors of all processes, in the order of their pids,
 // until nothing is left to find. It moves what it finds from want to held and
 // returns the number of processes it may not look into.
-func pass(ctx context.Context, in *Input, want map[uint32]bool, held map[uint32]holder) (denied int, err error) {
-	if len(want) == 0 {
-		return 0, nil
-	}
+func pass(ctx context.Context, in *Input, proc *hostfs.Dir, want map[uint32]bool, held map[uint32]holder) (denied int, err error) {
 	pids, err := in.Pids(ctx)
 	if err != nil {
 		return 0, err
@@ -103,7 +125,7 @@ func pass(ctx context.Context, in *Input, want map[uint32]bool, held map[uint32]
 		if len(want) == 0 || ctx.Err() != nil {
 			break
 		}
-		if err := heldBy(ctx, in, pid, want, held); errors.Is(err, hostfs.ErrPermission) {
+		if err := heldBy(proc, pid, want, held); errors.Is(err, hostfs.ErrPermission) {
 			denied++
 		}
 	}
@@ -111,8 +133,8 @@ func pass(ctx context.Context, in *Input, want map[uint32]bool, held map[uint32]
 }
 
 // heldBy looks through one process. One that goes meanwhile had none.
-func heldBy(ctx context.Context, in *Input, pid int, want map[uint32]bool, held map[uint32]holder) error {
-	dir, err := in.Procfs.OpenDir(ctx, strconv.Itoa(pid)+"/fd")
+func heldBy(proc *hostfs.Dir, pid int, want map[uint32]bool, held map[uint32]holder) error {
+	dir, err := proc.OfProcess(pid, "fd")
 	if err != nil {
 		return err
 	}

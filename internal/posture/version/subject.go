@@ -59,11 +59,7 @@ func (f *Finder) open(ctx, budget context.Context, root *hostfs.Root, pid int) (
 	if err != nil {
 		return s, err
 	}
-	defer func() { _ = p.Close() }()
-	if s.proc, err = f.root.Process(pid); err != nil {
-		return s, err
-	}
-	// The first handle still answers, so both are of one process.
+	s.proc = f.root.Adopt(p)
 	if s.id.Name, s.start, err = p.NameAndStart(ctx); err != nil {
 		s.close()
 		return s, err
