@@ -4,8 +4,10 @@ package hostfs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -58,9 +60,13 @@ func (p *Process) StartTime(ctx context.Context) (uint64, error) {
 // NameAndStart is the name the process gave itself, any bytes but zero, and
 // its StartTime, both from one read of /proc/PID/stat.
 func (p *Process) NameAndStart(ctx context.Context) (string, uint64, error) {
-	b, err := p.ReadLimit(ctx, "stat", ValueLimit)
+	// The kernel waits for nothing to write that file, so no worker is needed.
+	if err := context.Cause(ctx); err != nil {
+		return "", 0, pathError("read", "stat", fmt.Errorf("%w: %w", ErrHung, err))
+	}
+	b, err := p.read("stat", ValueLimit)
 	if err != nil {
-		return "", 0, err
+		return "", 0, pathError("read", "/proc/"+strconv.Itoa(p.Pid)+"/stat", err)
 	}
 	name, ticks, err := parseStat(b)
 	return name, ticks, pathError("parse", "/proc/"+strconv.Itoa(p.Pid)+"/stat", err)
@@ -153,7 +159,7 @@ func (p *Process) Root(ctx context.Context) (*ProcRoot, error) {
 			return nil, err
 		}
 		dir := os.NewFile(uintptr(fd), name)
-		return &ProcRoot{&Tree{dir: dir, calls: p.calls, resolve: p.resolve}}, nil
+		return &ProcRoot{&Tree{dir: dir, calls: cmp.Or(p.calls, p.beyond), resolve: p.resolve}}, nil
 	}, func(r *ProcRoot) { _ = r.Close() })
 }
 
