@@ -16,9 +16,20 @@ import (
 // Reads the links of /proc/PID/fd: proc_pid_fd(5). A socket is
 // "socket:[INODE]" there, with the inode number that sock_diag reports.
 
-// recheck is how long a socket that no process has, such as one of the kernel,
-// or that only processes have which may not be seen, is not looked for again.
-const recheck = 5 * time.Minute
+// A socket that no process has, such as one of the kernel, or that only
+// processes have which may not be seen, is looked for again after recheck, and
+// then after twice the time as before, up to maxRecheck: each time costs a pass
+// over all descriptors.
+const (
+	recheck    = 5 * time.Minute
+	maxRecheck = 80 * time.Minute
+)
+
+// lostSocket is one that was not found, and when it is looked for again.
+type lostSocket struct {
+	until time.Time
+	wait  time.Duration
+}
 
 // holder is where a socket was found: a descriptor of a process.
 type holder struct {
@@ -32,7 +43,7 @@ type holder struct {
 // pass over all descriptors, however many sockets are new.
 type owners struct {
 	held   map[uint32]holder
-	nobody map[uint32]time.Time
+	nobody map[uint32]lostSocket
 	// denied is the number of processes that the last pass could not look into.
 	denied int
 }
@@ -59,21 +70,21 @@ func (o *owners) find(ctx context.Context, in *Input, sockets []socket) (owned, 
 		return owned{}, err
 	}
 	defer func() { _ = proc.Close() }()
-	held, nobody := make(map[uint32]holder, len(sockets)), make(map[uint32]time.Time)
+	held, nobody := make(map[uint32]holder, len(sockets)), make(map[uint32]lostSocket)
 	want := make(map[uint32]bool)
 	same := make(map[int]bool)
 	for _, s := range sockets {
 		if s.inode == 0 {
 			continue
 		}
-		h, ok := o.held[s.inode]
-		until, lost := o.nobody[s.inode]
+		h, found := o.held[s.inode]
+		lost, missed := o.nobody[s.inode]
 		switch {
-		case ok && h.still(proc, s.inode):
+		case found && h.still(proc, s.inode):
 			held[s.inode] = h
 			same[h.pid] = true
-		case lost && in.Now().Before(until):
-			nobody[s.inode] = until
+		case missed && in.Now().Before(lost.until):
+			nobody[s.inode] = lost
 		default:
 			want[s.inode] = true
 		}
@@ -87,7 +98,8 @@ func (o *owners) find(ctx context.Context, in *Input, sockets []socket) (owned, 
 	}
 	if ctx.Err() == nil {
 		for inode := range want {
-			nobody[inode] = in.Now().Add(recheck)
+			wait := min(max(recheck, 2*o.nobody[inode].wait), maxRecheck)
+			nobody[inode] = lostSocket{in.Now().Add(wait), wait}
 		}
 	}
 	o.held, o.nobody = held, nobody
