@@ -65,7 +65,7 @@ func (g *gzipWriter) WriteHeader(code int) {
 	if !g.started && code == http.StatusOK {
 		g.Header().Set("Content-Encoding", "gzip")
 		g.Header().Del("Content-Length")
-		g.z = g.pool.Get().(*gzip.Writer) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+		g.z = g.pool.Get().(*gzip.Writer)
 		g.z.Reset(g.ResponseWriter)
 	}
 	g.started = true
