@@ -81,6 +81,7 @@ type Manager struct {
 	sampleRate atomic.Uint32
 	readers    []*event.Reader    // filled by Start
 	identity   *identity.Resolver // from Start to Close
+	programs   *identity.Executables
 	rankings   *topn.Rankings     // nil without eBPF
 	started    chan struct{}      // closed when Start returns
 	stop       context.CancelFunc
