@@ -127,7 +127,7 @@ func (m *Manager) Start(ctx context.Context) {
 	host.WithTracefs(func() {
 		for _, spec := range m.specs {
 			keeps := spec.Index == int(abi.ProbeProcess)
-			if ctx.Err() != nil || !(keeps || m.wanted(spec)) {
+			if ctx.Err() != nil || (!keeps && !m.wanted(spec)) {
 				continue
 			}
 			settings := m.settings(host)
