@@ -32,6 +32,7 @@ import (
 	"security-exporter/internal/posture"
 	"security-exporter/internal/registry"
 	"security-exporter/internal/sensor"
+	"security-exporter/internal/sensor/probe"
 )
 
 // firstScrape bounds how long a scrape after the start waits for the first run
@@ -154,6 +155,7 @@ func newParts(cfg *config.Config, logger *slog.Logger) ([]part, error) {
 		runner,
 		sensor.New(sensor.Options{
 			Enabled: cfg.EBPF.Enabled, Probes: cfg.EBPF.Probes, Rules: cfg.FileRules,
+			HookPolicy: probe.Policy(cfg.EBPF.HookPolicy),
 			SampleRate: cfg.EBPF.SampleRate, MaxEventsPerSecond: cfg.EBPF.MaxEventsPerSecond,
 			Detailed: cfg.EBPF.Detailed,
 			ProcFS:   cfg.ProcFS, SysFS: cfg.SysFS, RootFS: cfg.RootFS, Logger: logger,

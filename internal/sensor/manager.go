@@ -36,6 +36,7 @@ type Options struct {
 	Enabled            bool
 	Probes             []string
 	Rules              []config.FileRule
+	HookPolicy         probe.Policy // empty is auto
 	SampleRate         uint32
 	MaxEventsPerSecond int
 	Detailed           bool
@@ -146,7 +147,7 @@ func (m *Manager) settings(host *probe.Host) probe.Settings {
 	if !m.options.Detailed {
 		sizes["events"] = uint32(os.Getpagesize()) // nobody writes there
 	}
-	return probe.Settings{Constants: constants, MaxEntries: sizes}
+	return probe.Settings{Constants: constants, MaxEntries: sizes, Policy: m.options.HookPolicy}
 }
 
 const windowsPerSecond = 10

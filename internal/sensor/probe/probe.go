@@ -95,6 +95,8 @@ type Settings struct {
 	Constants map[string]any
 	// MaxEntries changes the size of tables by map name.
 	MaxEntries map[string]uint32
+	// Policy says which rungs may be used; empty is auto.
+	Policy Policy
 }
 
 // Probe is a loaded probe. Its methods are safe for concurrent use once Start
@@ -257,9 +259,8 @@ func (p *Probe) attachPart(part *Part) (string, error) {
 			return "", err
 		}
 	}
-	var last error
-	for i := range part.Rungs {
-		rung := &part.Rungs[i]
+	rungs, last := p.allowed(part)
+	for _, rung := range rungs {
 		err := p.attachRung(rung)
 		if err == nil {
 			p.log.Debug("attached", "part", part.Name, "hook", rung.Hook)
