@@ -27,6 +27,7 @@ var suites = []struct{ name, path string }{
 	{"privilege", "./internal/sensor/probes/privilege"},
 	{"kernel", "./internal/sensor/probes/kernel"},
 	{"sensor", "./internal/sensor"},
+	{"host", "./test/kernels"},
 }
 
 // build makes the static binaries that run in the machine.

@@ -6,7 +6,7 @@
 # @@ are for the tool that started the machine.
 
 # shellcheck disable=SC2317 # busybox
-export PATH=/bin:/usr/bin:/tests HOME=/root TMPDIR=/tmp
+export PATH=/bin:/usr/bin:/tests HOME=/root TMPDIR=/tmp SECURITY_EXPORTER_TEST_MACHINE=1
 
 # The root of an initramfs cannot be left by pivot_root(2): go to a tmpfs.
 if [ ! -e /moved ]; then

@@ -134,7 +134,7 @@ func changeRungs() []probe.Rung {
 func ringRungs() []probe.Rung {
 	return []probe.Rung{
 		{Hook: "tp_btf/io_uring_complete", Programs: []string{"on_io_uring_complete"}, Requires: arguments("io_uring_complete", 3)},
-		{Hook: "tp_btf/io_uring_complete", Programs: []string{"on_io_uring_complete_v5_19"}},
+		{Hook: "tp_btf/io_uring_complete", Programs: []string{"on_io_uring_complete_v5_19"}, Requires: arguments("io_uring_complete", 5, 7)},
 	}
 }
 
@@ -158,10 +158,11 @@ func renameParameters(n int) func(*probe.Host) error {
 	}
 }
 
-func arguments(tracepoint string, n int) func(*probe.Host) error {
+// arguments: the tracepoint has one of these numbers of arguments.
+func arguments(tracepoint string, allowed ...int) func(*probe.Host) error {
 	return func(h *probe.Host) error {
-		if got := h.TracepointParams(tracepoint); got != n {
-			return fmt.Errorf("%w: %s has %d arguments, not %d", probe.ErrHookMissing, tracepoint, got, n)
+		if got := h.TracepointParams(tracepoint); !slices.Contains(allowed, got) {
+			return fmt.Errorf("%w: %s has %d arguments, not %v", probe.ErrHookMissing, tracepoint, got, allowed)
 		}
 		return nil
 	}
