@@ -97,9 +97,16 @@ static __always_inline void forget(__u64 owner)
 	bpf_map_delete_elem(&pending_changes, &owner);
 }
 
+/* The union around d_alias lost its name in the 7 series. */
+struct dentry___without_d_u {
+	struct hlist_node d_alias;
+} __attribute__((preserve_access_index));
+
 static __always_inline struct dentry *alias_of(struct hlist_node *node)
 {
-	return (void *)((__u64)node - bpf_core_field_offset(struct dentry, d_u.d_alias));
+	if (bpf_core_field_exists(struct dentry, d_u.d_alias))
+		return (void *)((__u64)node - bpf_core_field_offset(struct dentry, d_u.d_alias));
+	return (void *)((__u64)node - bpf_core_field_offset(struct dentry___without_d_u, d_alias));
 }
 
 /* Remembers how a watched name reads, for the event. */
