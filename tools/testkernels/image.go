@@ -44,7 +44,7 @@ func build(ctx context.Context, folder, arch string) error {
 		return nil
 	}
 	for _, s := range suites {
-		if err := goBuild("test", "-c", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(folder, s.name+".test"), s.path); err != nil {
+		if err := goBuild("test", "-c", "-tags=emulated", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(folder, s.name+".test"), s.path); err != nil {
 			return err
 		}
 	}

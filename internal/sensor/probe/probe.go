@@ -191,6 +191,9 @@ func (p *Probe) parse() (*ebpf.CollectionSpec, error) {
 	if !p.host.RingBuffers {
 		withoutRings(object)
 	}
+	if !p.host.HasHelper(helperOf512) {
+		fitOlder(object)
+	}
 	return object, nil
 }
 

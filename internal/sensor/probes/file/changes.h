@@ -134,7 +134,7 @@ __noinline int scan_names(struct pending *pending, __u64 inode, struct names *na
 	struct hlist_node *node = BPF_CORE_READ((struct inode *)inode, i_dentry.first);
 	struct dentry *dentry;
 	struct watch watch;
-	__u32 i, count = 0;
+	__u32 i, at, count = 0;
 	__u64 id;
 
 	if (!pending || !names)
@@ -147,9 +147,12 @@ __noinline int scan_names(struct pending *pending, __u64 inode, struct names *na
 		id = match_name((__u64)dentry, 0, &watch);
 		if (!id || count >= ALIASES_MAX)
 			continue;
-		names->ids[count] = id;
-		names->watches[count] = watch;
-		count++;
+		/* before 5.12 the verifier forgets the bound of what was on the stack */
+		at = count++;
+		barrier_var(at);
+		at &= ALIASES_MAX - 1;
+		names->ids[at] = id;
+		names->watches[at] = watch;
 		remember_name(pending, id, dentry);
 	}
 	names->count = count;

@@ -21,7 +21,7 @@ import (
 	"security-exporter/internal/testkit"
 )
 
-const rounds = 500
+const rounds = testkit.Rounds
 
 // space is a network namespace of the test's own and a thread inside it.
 type space struct {
