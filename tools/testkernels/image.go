@@ -63,8 +63,8 @@ func kernelImage(p packages) (string, error) {
 	return "", fmt.Errorf("no kernel image in %s", strings.Join(p.folders, ", "))
 }
 
-// modules are those that the tests load.
-var modules = []string{"dummy"}
+// modules are those that the tests load, or init for them.
+var modules = []string{"dummy", "veth"}
 
 // module reads a module from the packages, decompressed.
 func module(ctx context.Context, p packages, name string) ([]byte, error) {
@@ -90,7 +90,7 @@ func module(ctx context.Context, p packages, name string) ([]byte, error) {
 
 // applets are the programs that tests and init run.
 var applets = []string{
-	"sh", "cat", "cp", "chmod", "chown", "echo", "grep", "head", "hostname", "ifconfig", "ip", "kill", "ln", "ls", "mkdir",
+	"sh", "cat", "cp", "chmod", "chown", "echo", "grep", "head", "hostname", "insmod", "ifconfig", "ip", "kill", "ln", "ls", "mkdir",
 	"mknod", "mount", "mv", "poweroff", "rm", "rmdir", "sleep", "switch_root", "sync", "tail", "timeout", "tr", "umount", "uname", "wget",
 }
 

@@ -6,7 +6,7 @@
 # @@ are for the tool that started the machine.
 
 # shellcheck disable=SC2317 # busybox
-export PATH=/bin:/usr/bin:/tests HOME=/root TMPDIR=/tmp SECURITY_EXPORTER_TEST_MACHINE=1
+export PATH=/bin:/usr/bin:/tests HOME=/root TMPDIR=/tmp SECURITY_EXPORTER_TEST_MACHINE=1 SECURITY_EXPORTER_TEST_PROGRAM=/tests/security-exporter
 
 # The root of an initramfs cannot be left by pivot_root(2): go to a tmpfs.
 if [ ! -e /moved ]; then
@@ -27,6 +27,7 @@ mount -t bpf bpf /sys/fs/bpf
 mount -t securityfs securityfs /sys/kernel/security
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ifconfig lo 127.0.0.1 up
+insmod /lib/veth.ko
 hostname machine
 read -r uptime _ </proc/uptime
 echo "@@ kernel $(uname -r) $uptime"
@@ -39,7 +40,10 @@ argument() {
 
 run=$(argument testrun)
 for suite in $(argument suites | tr , ' '); do
-	for policy in $(argument policies | tr , ' '); do
+	policies=$(argument policies | tr , ' ')
+	# it tries the policies itself, and ends with a lockdown
+	[ "$suite" = host ] && policies=auto
+	for policy in $policies; do
 		echo "@@ begin $suite $policy"
 		read -r before _ </proc/uptime
 		(cd /tmp && SECURITY_EXPORTER_TEST_HOOK_POLICY=$policy timeout 400 "/tests/$suite.test" -test.v -test.timeout=380s ${run:+"-test.run=$run"}) 2>&1
