@@ -84,8 +84,8 @@ type Manager struct {
 	readers    []*event.Reader    // filled by Start
 	identity   *identity.Resolver // from Start to Close
 	programs   *identity.Executables
-	rankings   *topn.Rankings     // nil without eBPF
-	started    chan struct{}      // closed when Start returns
+	rankings   *topn.Rankings // nil without eBPF
+	started    chan struct{}  // closed when Start returns
 	stop       context.CancelFunc
 	background sync.WaitGroup
 }
