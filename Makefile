@@ -18,7 +18,7 @@ LDFLAGS := -s -w -X $(COMMON).Version=$(VERSION) -X $(COMMON).Revision=$(REVISIO
 
 # Sources written by hand: not the generated kernel types.
 C_FILES     = $(shell git ls-files --cached --others --exclude-standard -- '*.bpf.c' '*.h' ':!internal/bpf/vmlinux/*')
-SHELL_FILES = .ci/run
+SHELL_FILES = .ci/run .ci/fuzz
 
 .PHONY: help
 help: ## this list
@@ -79,11 +79,7 @@ bench-posture: ## measure posture against prometheus-node-exporter, as root
 
 .PHONY: fuzz
 fuzz: ## run every fuzz test for FUZZTIME (60s)
-	@set -e; for file in $$(git ls-files -- '*_test.go' | xargs grep -lE '^func Fuzz'); do \
-	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' "$$file"); do \
-	    $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
-	  done; \
-	done
+	.ci/fuzz $(FUZZTIME)
 
 .PHONY: clean
 clean: ## remove what make build made
