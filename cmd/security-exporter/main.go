@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -35,6 +36,7 @@ import (
 	"security-exporter/internal/posture"
 	"security-exporter/internal/registry"
 	"security-exporter/internal/sensor"
+	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/stream"
 )
 
@@ -50,6 +52,11 @@ const (
 )
 
 func main() {
+	// All work is short and waits for the kernel most of the time. To wake a
+	// second thread for each piece of it costs more than it gains.
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	// After the first signal the default action is back, so a second one kills.
 	context.AfterFunc(ctx, stop)
@@ -175,6 +182,7 @@ func newParts(cfg *config.Config, runtime *sensor.Manager, logger *slog.Logger) 
 func newSensor(cfg *config.Config, hub *stream.Hub, logger *slog.Logger) *sensor.Manager {
 	return sensor.New(sensor.Options{
 		Enabled: cfg.EBPF.Enabled, Probes: cfg.EBPF.Probes, Rules: cfg.FileRules,
+		HookPolicy: probe.Policy(cfg.EBPF.HookPolicy),
 		SampleRate: cfg.EBPF.SampleRate, SampleRateFixed: cfg.EBPF.SampleRateFixed,
 		MaxEventsPerSecond: cfg.EBPF.MaxEventsPerSecond,
 		Detailed:           cfg.EBPF.Detailed, Arguments: cfg.Events.Arguments,
