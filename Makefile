@@ -10,7 +10,7 @@ GO           ?= go
 CLANG_FORMAT ?= clang-format-19
 PORT         ?= 9102
 FUZZTIME     ?= 60s
-BENCH        ?= Cost|Scrape|AtRest
+BENCH        ?= Cost|Scrape|AtRest|Events
 
 BINARY  := build/security-exporter
 COMMON  := github.com/prometheus/common/version
@@ -70,6 +70,8 @@ lint: ## check style (needs golangci-lint, clang-format-19, shellcheck)
 .PHONY: bench
 bench: ## measure what it costs the host, as root (amd64; BENCH=Probes for each probe alone)
 	$(GO) test -count=1 -timeout=30m -run '^$$' -bench '$(BENCH)' -benchmem ./test/bench
+	$(GO) test -count=1 -run '^$$' -bench Path -cpu 1 ./internal/sensor
+	$(GO) test -count=1 -run '^$$' -bench Flood ./internal/sensor
 
 .PHONY: bench-posture
 bench-posture: ## measure posture against prometheus-node-exporter, as root
