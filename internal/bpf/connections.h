@@ -58,18 +58,19 @@ struct {
 static __always_inline void remember_caller(__u64 key, const bool btf)
 {
 	bool direct = btf && has_current_btf();
-	struct task_struct *task = current_task(direct);
+	struct task_struct *task;
 	__u64 id = bpf_get_current_pid_tgid();
-	struct caller caller = {
-		.cgroup_id = bpf_get_current_cgroup_id(),
-		.tgid = id >> 32,
-		.tid = id,
-		.parent = parent_of(task, direct),
-		.uid = bpf_get_current_uid_gid(),
-		.euid = effective_uid(task, direct),
-		.loginuid = login_uid(task, direct),
-	};
+	struct caller caller = { .tgid = id >> 32, .tid = id };
 
+	/* in a flood hardly one of them will have an event */
+	if (is_exhausted(PROBE_NETWORK))
+		return;
+	task = current_task(direct);
+	caller.cgroup_id = bpf_get_current_cgroup_id();
+	caller.parent = parent_of(task, direct);
+	caller.uid = bpf_get_current_uid_gid();
+	caller.euid = effective_uid(task, direct);
+	caller.loginuid = login_uid(task, direct);
 	bpf_get_current_comm(caller.comm, sizeof(caller.comm));
 	if (bpf_map_update_elem(&callers, &key, &caller, BPF_ANY))
 		add(&map_evictions, TABLE_PENDING, 1);
@@ -118,7 +119,7 @@ static __always_inline void report_connection(const struct sock *sk, enum event_
  */
 static __always_inline enum direction enter_connection(__u64 key, struct connection *new)
 {
-	long err = bpf_map_update_elem(&sockets, &key, new, BPF_NOEXIST);
+	int err = update_map(&sockets, &key, new, BPF_NOEXIST);
 	struct connection *known;
 
 	if (err && err != -ERRNO_EXISTS) {
@@ -165,7 +166,7 @@ static __always_inline void crossed(__u64 key)
 {
 	struct connection half_way = { .direction = DIRECTION_OUT };
 
-	long err = bpf_map_update_elem(&sockets, &key, &half_way, BPF_NOEXIST);
+	int err = update_map(&sockets, &key, &half_way, BPF_NOEXIST);
 
 	if (err && err != -ERRNO_EXISTS)
 		add(&map_evictions, TABLE_SOCKETS, 1);
@@ -197,7 +198,7 @@ static __always_inline enum connect_error connect_error(int err, bool establishe
 /* Enters one that is older than the exporter, if the hook has not yet. */
 static __always_inline void fill_connection(__u64 key, struct connection *old)
 {
-	long err = bpf_map_update_elem(&sockets, &key, old, BPF_NOEXIST);
+	int err = update_map(&sockets, &key, old, BPF_NOEXIST);
 
 	if (!err)
 		add(&tcp_active, old->direction, 1);

@@ -30,6 +30,8 @@ struct {
 COUNTER(events_total, PROBE_COUNT);
 /* Those of them that sampling left out. Shared. */
 COUNTER(events_sampled_total, PROBE_COUNT);
+/* Those of them that are serious. Shared. */
+COUNTER(events_serious_total, PROBE_COUNT);
 /* Events that were kept by sampling and then lost, by probe and reason. Shared. */
 COUNTER(events_lost_total, PROBE_COUNT *LOSS_COUNT);
 
@@ -39,11 +41,11 @@ struct budget {
 };
 
 /*
- * What each CPU has put in the rings in the present window: one for all that
- * is frequent, and one for what is serious of each probe, so that a flood of
- * suspicious execs cannot hide a privilege gain. Shared.
+ * What each CPU has put in the rings in the present window, of each probe, the
+ * serious apart: so that a flood of set-id calls cannot hide who reads a
+ * password file, nor one of suspicious execs a privilege gain. Shared.
  */
-enum { BUDGET_FREQUENT = PROBE_COUNT, BUDGET_COUNT };
+enum { BUDGET_SERIOUS = PROBE_COUNT, BUDGET_COUNT = 2 * PROBE_COUNT };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -58,9 +60,8 @@ const volatile bool rings = true;
 const volatile bool stream = false;
 /* What Top-N has no use for, but who reads each event may: exits, failed connections. */
 const volatile bool detailed = false;
-/* Events for each CPU and window; 0: no limit. */
+/* Events for each probe, CPU and window; 0: no limit. */
 const volatile __u32 budget_per_window = 0;
-const volatile __u32 serious_budget_per_window = 0;
 /* One in how many is kept; Go changes it while the programs run. */
 volatile __u32 sample_rate = 1;
 
@@ -91,6 +92,18 @@ static __always_inline bool within_budget(__u32 which, __u32 limit, __u64 now)
 	return true;
 }
 
+/* Nothing frequent of this probe passes any more in this window, on this CPU. */
+static __always_inline bool is_exhausted(enum probe_id probe)
+{
+	__u32 which = probe;
+	struct budget *budget;
+
+	if (!budget_per_window)
+		return false;
+	budget = bpf_map_lookup_elem(&event_budget, &which);
+	return budget && budget->used >= budget_per_window && budget->window == bpf_ktime_get_ns() / BUDGET_WINDOW_NS;
+}
+
 static __always_inline void lose(enum probe_id probe, enum loss reason)
 {
 	add(&events_lost_total, probe * LOSS_COUNT + reason, 1);
@@ -102,12 +115,13 @@ static __always_inline __u32 admit(enum probe_id probe, bool serious, __u64 now)
 	__u32 rate = serious ? 1 : sample_rate;
 
 	add(&events_total, probe, 1);
+	if (serious)
+		add(&events_serious_total, probe, 1);
 	if (rate > 1 && bpf_get_prandom_u32() % rate) {
 		add(&events_sampled_total, probe, 1);
 		return 0;
 	}
-	if (serious ? !within_budget(probe, serious_budget_per_window, now)
-		    : !within_budget(BUDGET_FREQUENT, budget_per_window, now)) {
+	if (!within_budget(serious ? BUDGET_SERIOUS + probe : probe, budget_per_window, now)) {
 		lose(probe, LOSS_BUDGET);
 		return 0;
 	}

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +39,11 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	// An ordinary user runs it too.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	binary = filepath.Join(dir, "security-exporter")
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "security-exporter/cmd/security-exporter")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -62,10 +68,22 @@ type process struct {
 var listening = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
 
 // start runs the exporter with args on a free port of loopback and waits
-// until it serves. It is killed when the test ends, if it still runs.
+// until it serves. It is killed when the test ends, if it still runs. It has
+// no local API unless args say where: exporters of other tests would share it.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := launch(t, append([]string{"--web.listen-address=127.0.0.1:0"}, args...)...)
+	args = append([]string{"--web.listen-address=127.0.0.1:0"}, args...)
+	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--api.") }) {
+		args = append(args, "--api.listen-address=")
+	}
+	p := launch(t, args...)
+	p.waitListening(t)
+	return p
+}
+
+// waitListening waits until it serves, and notes the address.
+func (p *process) waitListening(t *testing.T) {
+	t.Helper()
 	deadline := time.After(10 * time.Second)
 	for p.addr == "" {
 		if m := listening.FindStringSubmatch(p.stderr()); m != nil {
@@ -80,7 +98,6 @@ func start(t *testing.T, args ...string) *process {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	return p
 }
 
 // launch runs the exporter without waiting for anything.

@@ -55,7 +55,7 @@ func TestRungs(t *testing.T) {
 					shared := probe.NewShared()
 					var refused refusals
 					host.WithTracefs(func() {
-						p := probe.Start(&one, host, shared, probe.Settings{}, slog.New(&refused))
+						p := probe.Start(t.Context(), &one, host, shared, probe.Settings{}, slog.New(&refused))
 						if !p.Status().Up() {
 							refused.judge(t, p.Status())
 						}

@@ -107,10 +107,11 @@ func image(ctx context.Context, file string, p packages, binaries, arch string) 
 	}()
 	buffered := bufio.NewWriter(out)
 	c := &cpio{out: buffered}
-	for _, folder := range []string{"bin", "dev", "etc", "lib", "proc", "root", "sys", "tests", "usr", "usr/bin", "usr/local", "usr/local/bin", "usr/sbin", "var", "var/tmp", "run", "home", "opt", "srv"} {
+	for _, folder := range []string{"bin", "dev", "etc", "lib", "proc", "root", "sys", "tests", "usr", "usr/bin", "usr/local", "usr/local/bin", "usr/sbin", "var", "run", "home", "opt", "srv"} {
 		c.folder(folder, 0o755)
 	}
 	c.folder("tmp", 0o1777)
+	c.folder("var/tmp", 0o1777)
 	c.device("dev/console", 5, 1)
 	c.file("init", initScript, 0o755)
 	c.file("etc/passwd", []byte("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n"), 0o644)

@@ -20,6 +20,7 @@ const (
 	bpfMapEvents                    = "events"
 	bpfMapEventsLostTotal           = "events_lost_total"
 	bpfMapEventsSampledTotal        = "events_sampled_total"
+	bpfMapEventsSeriousTotal        = "events_serious_total"
 	bpfMapEventsTotal               = "events_total"
 	bpfMapIoUringSetupTotal         = "io_uring_setup_total"
 	bpfMapKernelModuleFailuresTotal = "kernel_module_failures_total"
@@ -43,7 +44,6 @@ const (
 	bpfVarOnlyNetns                 = "only_netns"
 	bpfVarRings                     = "rings"
 	bpfVarSampleRate                = "sample_rate"
-	bpfVarSeriousBudgetPerWindow    = "serious_budget_per_window"
 	bpfVarStream                    = "stream"
 )
 
@@ -108,6 +108,7 @@ type bpfMapSpecs struct {
 	Events                    *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal           *ebpf.MapSpec `ebpf:"events_lost_total"`
 	EventsSampledTotal        *ebpf.MapSpec `ebpf:"events_sampled_total"`
+	EventsSeriousTotal        *ebpf.MapSpec `ebpf:"events_serious_total"`
 	EventsTotal               *ebpf.MapSpec `ebpf:"events_total"`
 	IoUringSetupTotal         *ebpf.MapSpec `ebpf:"io_uring_setup_total"`
 	KernelModuleFailuresTotal *ebpf.MapSpec `ebpf:"kernel_module_failures_total"`
@@ -122,14 +123,13 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow        *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed               *ebpf.VariableSpec `ebpf:"detailed"`
-	OnlyCgroup             *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.VariableSpec `ebpf:"only_netns"`
-	Rings                  *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate             *ebpf.VariableSpec `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.VariableSpec `ebpf:"serious_budget_per_window"`
-	Stream                 *ebpf.VariableSpec `ebpf:"stream"`
+	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
+	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings           *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
+	Stream          *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -156,6 +156,7 @@ type bpfMaps struct {
 	Events                    *ebpf.Map `ebpf:"events"`
 	EventsLostTotal           *ebpf.Map `ebpf:"events_lost_total"`
 	EventsSampledTotal        *ebpf.Map `ebpf:"events_sampled_total"`
+	EventsSeriousTotal        *ebpf.Map `ebpf:"events_serious_total"`
 	EventsTotal               *ebpf.Map `ebpf:"events_total"`
 	IoUringSetupTotal         *ebpf.Map `ebpf:"io_uring_setup_total"`
 	KernelModuleFailuresTotal *ebpf.Map `ebpf:"kernel_module_failures_total"`
@@ -172,6 +173,7 @@ func (m *bpfMaps) Close() error {
 		m.Events,
 		m.EventsLostTotal,
 		m.EventsSampledTotal,
+		m.EventsSeriousTotal,
 		m.EventsTotal,
 		m.IoUringSetupTotal,
 		m.KernelModuleFailuresTotal,
@@ -187,14 +189,13 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow        *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed               *ebpf.Variable `ebpf:"detailed"`
-	OnlyCgroup             *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.Variable `ebpf:"only_netns"`
-	Rings                  *ebpf.Variable `ebpf:"rings"`
-	SampleRate             *ebpf.Variable `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.Variable `ebpf:"serious_budget_per_window"`
-	Stream                 *ebpf.Variable `ebpf:"stream"`
+	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed        *ebpf.Variable `ebpf:"detailed"`
+	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
+	Rings           *ebpf.Variable `ebpf:"rings"`
+	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
+	Stream          *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

@@ -23,6 +23,7 @@ const (
 	bpfMapEvents                     = "events"
 	bpfMapEventsLostTotal            = "events_lost_total"
 	bpfMapEventsSampledTotal         = "events_sampled_total"
+	bpfMapEventsSeriousTotal         = "events_serious_total"
 	bpfMapEventsTotal                = "events_total"
 	bpfMapFlowBalance                = "flow_balance"
 	bpfMapFlowRing                   = "flow_ring"
@@ -72,7 +73,6 @@ const (
 	bpfVarOnlyNetns                  = "only_netns"
 	bpfVarRings                      = "rings"
 	bpfVarSampleRate                 = "sample_rate"
-	bpfVarSeriousBudgetPerWindow     = "serious_budget_per_window"
 	bpfVarStream                     = "stream"
 )
 
@@ -158,6 +158,7 @@ type bpfMapSpecs struct {
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal    *ebpf.MapSpec `ebpf:"events_lost_total"`
 	EventsSampledTotal *ebpf.MapSpec `ebpf:"events_sampled_total"`
+	EventsSeriousTotal *ebpf.MapSpec `ebpf:"events_serious_total"`
 	EventsTotal        *ebpf.MapSpec `ebpf:"events_total"`
 	FlowBalance        *ebpf.MapSpec `ebpf:"flow_balance"`
 	FlowRing           *ebpf.MapSpec `ebpf:"flow_ring"`
@@ -177,17 +178,16 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow        *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed               *ebpf.VariableSpec `ebpf:"detailed"`
-	FlowCleared            *ebpf.VariableSpec `ebpf:"flow_cleared"`
-	GuardDistance          *ebpf.VariableSpec `ebpf:"guard_distance"`
-	GuardedProgram         *ebpf.VariableSpec `ebpf:"guarded_program"`
-	OnlyCgroup             *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.VariableSpec `ebpf:"only_netns"`
-	Rings                  *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate             *ebpf.VariableSpec `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.VariableSpec `ebpf:"serious_budget_per_window"`
-	Stream                 *ebpf.VariableSpec `ebpf:"stream"`
+	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
+	FlowCleared     *ebpf.VariableSpec `ebpf:"flow_cleared"`
+	GuardDistance   *ebpf.VariableSpec `ebpf:"guard_distance"`
+	GuardedProgram  *ebpf.VariableSpec `ebpf:"guarded_program"`
+	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings           *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
+	Stream          *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -217,6 +217,7 @@ type bpfMaps struct {
 	Events             *ebpf.Map `ebpf:"events"`
 	EventsLostTotal    *ebpf.Map `ebpf:"events_lost_total"`
 	EventsSampledTotal *ebpf.Map `ebpf:"events_sampled_total"`
+	EventsSeriousTotal *ebpf.Map `ebpf:"events_serious_total"`
 	EventsTotal        *ebpf.Map `ebpf:"events_total"`
 	FlowBalance        *ebpf.Map `ebpf:"flow_balance"`
 	FlowRing           *ebpf.Map `ebpf:"flow_ring"`
@@ -241,6 +242,7 @@ func (m *bpfMaps) Close() error {
 		m.Events,
 		m.EventsLostTotal,
 		m.EventsSampledTotal,
+		m.EventsSeriousTotal,
 		m.EventsTotal,
 		m.FlowBalance,
 		m.FlowRing,
@@ -261,17 +263,16 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow        *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed               *ebpf.Variable `ebpf:"detailed"`
-	FlowCleared            *ebpf.Variable `ebpf:"flow_cleared"`
-	GuardDistance          *ebpf.Variable `ebpf:"guard_distance"`
-	GuardedProgram         *ebpf.Variable `ebpf:"guarded_program"`
-	OnlyCgroup             *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.Variable `ebpf:"only_netns"`
-	Rings                  *ebpf.Variable `ebpf:"rings"`
-	SampleRate             *ebpf.Variable `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.Variable `ebpf:"serious_budget_per_window"`
-	Stream                 *ebpf.Variable `ebpf:"stream"`
+	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed        *ebpf.Variable `ebpf:"detailed"`
+	FlowCleared     *ebpf.Variable `ebpf:"flow_cleared"`
+	GuardDistance   *ebpf.Variable `ebpf:"guard_distance"`
+	GuardedProgram  *ebpf.Variable `ebpf:"guarded_program"`
+	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
+	Rings           *ebpf.Variable `ebpf:"rings"`
+	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
+	Stream          *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

@@ -21,6 +21,7 @@ const (
 	bpfMapEvents                      = "events"
 	bpfMapEventsLostTotal             = "events_lost_total"
 	bpfMapEventsSampledTotal          = "events_sampled_total"
+	bpfMapEventsSeriousTotal          = "events_serious_total"
 	bpfMapEventsTotal                 = "events_total"
 	bpfMapMapEvictions                = "map_evictions"
 	bpfMapPrivilegeEscalationTotal    = "privilege_escalation_total"
@@ -83,7 +84,6 @@ const (
 	bpfVarOnlyNetns                   = "only_netns"
 	bpfVarRings                       = "rings"
 	bpfVarSampleRate                  = "sample_rate"
-	bpfVarSeriousBudgetPerWindow      = "serious_budget_per_window"
 	bpfVarSetIdSeenInKernel           = "set_id_seen_in_kernel"
 	bpfVarStream                      = "stream"
 )
@@ -190,6 +190,7 @@ type bpfMapSpecs struct {
 	Events                   *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal          *ebpf.MapSpec `ebpf:"events_lost_total"`
 	EventsSampledTotal       *ebpf.MapSpec `ebpf:"events_sampled_total"`
+	EventsSeriousTotal       *ebpf.MapSpec `ebpf:"events_serious_total"`
 	EventsTotal              *ebpf.MapSpec `ebpf:"events_total"`
 	MapEvictions             *ebpf.MapSpec `ebpf:"map_evictions"`
 	PrivilegeEscalationTotal *ebpf.MapSpec `ebpf:"privilege_escalation_total"`
@@ -203,15 +204,14 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow        *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed               *ebpf.VariableSpec `ebpf:"detailed"`
-	OnlyCgroup             *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.VariableSpec `ebpf:"only_netns"`
-	Rings                  *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate             *ebpf.VariableSpec `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.VariableSpec `ebpf:"serious_budget_per_window"`
-	SetIdSeenInKernel      *ebpf.VariableSpec `ebpf:"set_id_seen_in_kernel"`
-	Stream                 *ebpf.VariableSpec `ebpf:"stream"`
+	BudgetPerWindow   *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed          *ebpf.VariableSpec `ebpf:"detailed"`
+	OnlyCgroup        *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns         *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings             *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate        *ebpf.VariableSpec `ebpf:"sample_rate"`
+	SetIdSeenInKernel *ebpf.VariableSpec `ebpf:"set_id_seen_in_kernel"`
+	Stream            *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -239,6 +239,7 @@ type bpfMaps struct {
 	Events                   *ebpf.Map `ebpf:"events"`
 	EventsLostTotal          *ebpf.Map `ebpf:"events_lost_total"`
 	EventsSampledTotal       *ebpf.Map `ebpf:"events_sampled_total"`
+	EventsSeriousTotal       *ebpf.Map `ebpf:"events_serious_total"`
 	EventsTotal              *ebpf.Map `ebpf:"events_total"`
 	MapEvictions             *ebpf.Map `ebpf:"map_evictions"`
 	PrivilegeEscalationTotal *ebpf.Map `ebpf:"privilege_escalation_total"`
@@ -255,6 +256,7 @@ func (m *bpfMaps) Close() error {
 		m.Events,
 		m.EventsLostTotal,
 		m.EventsSampledTotal,
+		m.EventsSeriousTotal,
 		m.EventsTotal,
 		m.MapEvictions,
 		m.PrivilegeEscalationTotal,
@@ -269,15 +271,14 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow        *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed               *ebpf.Variable `ebpf:"detailed"`
-	OnlyCgroup             *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.Variable `ebpf:"only_netns"`
-	Rings                  *ebpf.Variable `ebpf:"rings"`
-	SampleRate             *ebpf.Variable `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.Variable `ebpf:"serious_budget_per_window"`
-	SetIdSeenInKernel      *ebpf.Variable `ebpf:"set_id_seen_in_kernel"`
-	Stream                 *ebpf.Variable `ebpf:"stream"`
+	BudgetPerWindow   *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed          *ebpf.Variable `ebpf:"detailed"`
+	OnlyCgroup        *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns         *ebpf.Variable `ebpf:"only_netns"`
+	Rings             *ebpf.Variable `ebpf:"rings"`
+	SampleRate        *ebpf.Variable `ebpf:"sample_rate"`
+	SetIdSeenInKernel *ebpf.Variable `ebpf:"set_id_seen_in_kernel"`
+	Stream            *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
