@@ -25,9 +25,9 @@ const rounds = testkit.Rounds
 
 // space is a network namespace of the test's own and a thread inside it.
 type space struct {
-	inode  uint64
-	tid    int
-	work   chan func()
+	inode uint64
+	tid   int
+	work  chan func()
 }
 
 // newSpace makes a namespace with lo up. It ends with the test.
