@@ -19,15 +19,37 @@ import (
 //go:embed init.sh
 var initScript []byte
 
-// suites are the test binaries, by the name they have in the machine.
-var suites = []struct{ name, path string }{
-	{"process", "./internal/sensor/probes/process"},
-	{"network", "./internal/sensor/probes/network"},
-	{"file", "./internal/sensor/probes/file"},
-	{"privilege", "./internal/sensor/probes/privilege"},
-	{"kernel", "./internal/sensor/probes/kernel"},
-	{"sensor", "./internal/sensor"},
-	{"host", "./test/kernels"},
+// suite is a test binary, by the name it has in the machine. Those whose
+// probes have the choice run under each policy.
+type suite struct {
+	name, path string
+	choice     bool
+}
+
+// suites in the order in which they run. The last one ends with a lockdown.
+var suites = []suite{
+	{"kernel", "./internal/sensor/probes/kernel", false},
+	{"file", "./internal/sensor/probes/file", true},
+	{"privilege", "./internal/sensor/probes/privilege", true},
+	{"network", "./internal/sensor/probes/network", true},
+	{"process", "./internal/sensor/probes/process", false},
+	{"host", "./test/kernels", false},
+}
+
+// runs are the suites chosen, each with the policies it runs under.
+func runs(o options) string {
+	var out []string
+	for _, s := range suites {
+		if o.suites != "" && !slices.Contains(strings.Split(o.suites, ","), s.name) {
+			continue
+		}
+		for policy := range strings.SplitSeq(o.policies, ",") {
+			if s.choice || policy == policies[0] {
+				out = append(out, s.name+"/"+policy)
+			}
+		}
+	}
+	return strings.Join(out, ",")
 }
 
 // build makes the static binaries that run in the machine.
