@@ -18,7 +18,7 @@ LDFLAGS := -s -w -X $(COMMON).Version=$(VERSION) -X $(COMMON).Revision=$(REVISIO
 
 # Sources written by hand: not the generated kernel types.
 C_FILES     = $(shell git ls-files --cached --others --exclude-standard -- '*.bpf.c' '*.h' ':!internal/bpf/vmlinux/*')
-SHELL_FILES = .ci/run .ci/fuzz
+SHELL_FILES = .ci/run .ci/fuzz tools/testkernels/init.sh
 
 .PHONY: help
 help: ## this list
@@ -43,6 +43,13 @@ run: build ## build and start on :9102 with eBPF, as root (PORT=N for another po
 .PHONY: test
 test: ## run all tests; as root, those of the kernel side too
 	$(GO) test -count=1 -p 1 ./...
+
+# Debian kernels in qemu without KVM: every test of the runtime half with every
+# kind of hooks that each offers. The packages are kept in ~/.cache.
+KERNEL_SUITES ?=
+.PHONY: test-kernels
+test-kernels: ## test on Debian kernels in qemu (KERNEL=6.1 ARCH=arm64 for one; needs qemu-system, xz-utils)
+	$(GO) run ./tools/testkernels -kernel '$(KERNEL)' -arch '$(ARCH)' -suites '$(KERNEL_SUITES)'
 
 .PHONY: generate
 generate: ## rebuild the eBPF objects (needs clang-19, llvm-19, libbpf-dev)
