@@ -43,6 +43,7 @@ run: build ## build and start on :9102 with eBPF, as root (PORT=N for another po
 .PHONY: test
 test: ## run all tests; as root, those of the kernel side too
 	$(GO) test -count=1 -p 1 ./...
+	cd deploy && $(GO) test -count=1 ./...
 
 .PHONY: generate
 generate: ## rebuild the eBPF objects (needs clang-19, llvm-19, libbpf-dev)
@@ -62,7 +63,9 @@ lint: ## check style (needs golangci-lint, clang-format-19, shellcheck)
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard -- '*.go')); \
 	  if [ -n "$$unformatted" ]; then echo "gofmt: run make fmt for:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	cd deploy && $(GO) vet ./...
 	golangci-lint run
+	cd deploy && golangci-lint run
 	$(if $(C_FILES),$(CLANG_FORMAT) --dry-run -Werror $(C_FILES))
 	shellcheck $(SHELL_FILES)
 
