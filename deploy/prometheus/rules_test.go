@@ -197,13 +197,13 @@ func TestProblemsAreFound(t *testing.T) {
 	t.Parallel()
 	words := vocabulary(t)
 	for expr, want := range map[string]string{
-		`security_ebpf_nothing > 0`:                                                  "no metric security_ebpf_nothing",
-		`security_ebpf_up{state="active"}`:                                           "security_ebpf_up has no label state",
-		`security_ebpf_up{status="fine"}`:                                            `security_ebpf_up: no value, or every value, fits status="fine"`,
-		`security_ebpf_up{status=~"active|fine"}`:                                    "security_ebpf_up: no value fine of status",
-		`sum by (probe) (security_ebpf_up)`:                                          "no metric here has the label probe",
-		`security_ebpf_up and on (probe) up`:                                         "no metric here has the label probe",
-		`instance:security_ebpf_connect_refused:rate10m{type="refused"} > 0`:         "instance:security_ebpf_connect_refused:rate10m has no label type",
+		`security_ebpf_nothing > 0`:                                                   "no metric security_ebpf_nothing",
+		`security_ebpf_up{state="active"}`:                                            "security_ebpf_up has no label state",
+		`security_ebpf_up{status="fine"}`:                                             `security_ebpf_up: no value, or every value, fits status="fine"`,
+		`security_ebpf_up{status=~"active|fine"}`:                                     "security_ebpf_up: no value fine of status",
+		`sum by (probe) (security_ebpf_up)`:                                           "no metric here has the label probe",
+		`security_ebpf_up and on (probe) up`:                                          "no metric here has the label probe",
+		`instance:security_ebpf_connect_refused:rate10m{type="refused"} > 0`:          "instance:security_ebpf_connect_refused:rate10m has no label type",
 		`max by (job) (instance:linux_security_firewall_active:max offset 1d) and up`: "",
 	} {
 		got := strings.Join(problems(parse(t, expr), words), "; ")
