@@ -104,7 +104,13 @@ enum event_kind {
 	EVENT_COUNT,
 };
 
-enum text_length { COMM_LEN = 16, NAME_LEN = 64 };
+/* TEXT_LEN holds a path whose last 255 bytes are not cut, and ARGUMENTS_MAX bytes. */
+enum text_length { COMM_LEN = 16, NAME_LEN = 64, TEXT_LEN = 512, ARGUMENTS_MAX = 256 };
+
+enum no_value {
+	NO_CLASS = 0xff,    /* the event belongs to no thread group that is known */
+	NO_ID = 0xffffffff, /* (uid_t)-1: no id at all */
+};
 
 /* A thread group, keyed by tgid in the shared table. */
 struct process {
@@ -118,31 +124,50 @@ struct process {
 };
 
 /*
- * One detail event. What `a` and `b` and the three small fields hold depends
- * on the kind: exec and exit: class; connect: direction, transport, peer
- * address and port; connect error: the error; file: severity, operation;
- * privilege: call, result, old and new id; gain: how, old and new euid;
- * module: action, result.
+ * One detail event. What `what` and `how` hold depends on the kind: connect:
+ * direction, transport; connect error: the error, transport; file: severity,
+ * operation; privilege: call, result; gain: how; module: action, result.
  */
 struct event {
 	__u64 time_ns; /* CLOCK_MONOTONIC */
 	__u64 cgroup_id;
+	__u64 old_caps; /* gain: effective capabilities before and after */
+	__u64 new_caps;
 	__u32 tgid;
 	__u32 tid;
+	__u32 parent; /* thread group */
 	__u32 uid;
 	__u32 euid;
+	__u32 loginuid;
 	__u32 weight; /* how many events this one stands for */
-	__u32 a;
-	__u32 b;
-	__u8 kind;  /* enum event_kind */
-	__u8 probe; /* enum probe_id */
-	__u8 class; /* enum process_class of the thread group */
+	__u32 old_id; /* privilege, gain: effective ids before and after */
+	__u32 new_id;
+	__u16 port;	  /* of the peer */
+	__u16 lengths[2]; /* of the texts behind this struct */
+	__u8 kind;	  /* enum event_kind */
+	__u8 probe;	  /* enum probe_id */
+	__u8 class;	  /* enum process_class of the thread group */
 	__u8 what;
 	__u8 how;
-	__u8 pad[7];
-	__u8 address[16]; /* IPv4 as ::ffff:a.b.c.d */
+	__u8 truncated;	  /* one bit for each text that is not whole */
+	__u8 address[16]; /* of the peer; IPv4 as ::ffff:a.b.c.d */
 	__u8 comm[COMM_LEN];
-	__u8 name[NAME_LEN]; /* last path component or module name */
+};
+
+/*
+ * What stands behind the struct in the ring. A path is its components from the
+ * last to the first, each with a zero byte at its end. The second text is the
+ * path of the file (file), the module's name, or the arguments (exec).
+ */
+struct event_with_executable {
+	struct event event;
+	__u8 executable[TEXT_LEN];
+};
+
+struct event_with_texts {
+	struct event event;
+	__u8 executable[TEXT_LEN];
+	__u8 second[TEXT_LEN];
 };
 
 /* One watched file system object: the kernel's own identity of an inode. */

@@ -7,6 +7,7 @@
 #define COMPAT_H
 
 #include "vmlinux.h"
+#include "abi.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -104,16 +105,27 @@ static __always_inline __u64 capabilities(const kernel_cap_t *set, const bool bt
  */
 #define TASK_SIZE_32_MAX 0x100000000ULL
 
+/* 5.11: the current task as a pointer that the verifier knows. */
+static __always_inline bool has_current_btf(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
+}
+
 /*
  * A call that entered through the 32-bit entry. x86: TS_COMPAT in the thread
  * info, which int $0x80 of a 64-bit program sets too. arm64: the saved
  * processor state.
  */
-static __always_inline bool is_compat_call(struct task_struct *task, struct pt_regs *regs)
+static __always_inline bool is_compat_call(struct pt_regs *regs)
 {
 #if defined(__TARGET_ARCH_x86)
 	const __u32 ts_compat = 0x2;
+	struct task_struct *task;
 
+	/* every system call on the host comes here: a direct load where it can be */
+	if (has_current_btf())
+		return bpf_get_current_task_btf()->thread_info.status & ts_compat;
+	task = (void *)bpf_get_current_task();
 	return BPF_CORE_READ(task, thread_info.status) & ts_compat;
 #elif defined(__TARGET_ARCH_arm64)
 	const __u64 psr_mode32 = 0x10;
@@ -159,19 +171,21 @@ struct sock_cgroup_data___v5_4 {
 	__u64 val;
 } __attribute__((preserve_access_index));
 
-static __always_inline __u64 cgroup_of_socket(const struct sock *sk)
+static __always_inline __u64 cgroup_of_socket(const struct sock *sk, const bool btf)
 {
 	struct sock_cgroup_data___v5_4 *old = (void *)&sk->sk_cgrp_data;
 	struct cgroup *cgroup;
+	struct kernfs_node *node;
 
 	if (bpf_core_field_exists(old->val)) {
 		cgroup = (void *)BPF_CORE_READ(old, val);
 		if ((__u64)cgroup & 1)
 			return 0;
-	} else {
-		cgroup = BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
+		return BPF_CORE_READ(cgroup, kn, id);
 	}
-	return BPF_CORE_READ(cgroup, kn, id);
+	cgroup = LOAD(btf, sk, sk_cgrp_data.cgroup);
+	node = LOAD(btf, cgroup, kn);
+	return LOAD(btf, node, id);
 }
 
 /*
@@ -209,6 +223,64 @@ static __always_inline __u64 mount_id_map(struct vfsmount *mount, struct user_na
 		return 0;
 	return (__u64)owner + (group ? bpf_core_field_offset(struct user_namespace, gid_map)
 				     : bpf_core_field_offset(struct user_namespace, uid_map));
+}
+
+/* 6.18: the mounts of a file system hang together by a pointer; before, by a list. */
+struct super_block___v6_18 {
+	struct mount *s_mounts;
+} __attribute__((preserve_access_index));
+
+struct mount___v6_18 {
+	struct mount *mnt_next_for_sb;
+} __attribute__((preserve_access_index));
+
+struct mount_chain {
+	__u64 head; /* address in the file system */
+	__u64 next; /* offset in a mount */
+	__u64 back; /* from what next points to, to the mount */
+};
+
+static __always_inline struct mount_chain mounts_of(const struct super_block *sb)
+{
+	struct mount_chain chain;
+
+	if (bpf_core_field_exists(struct mount___v6_18, mnt_next_for_sb)) {
+		chain.head = bpf_core_field_offset(struct super_block___v6_18, s_mounts);
+		chain.next = bpf_core_field_offset(struct mount___v6_18, mnt_next_for_sb);
+		chain.back = 0;
+		barrier_var(chain.head);
+		barrier_var(chain.next);
+	} else {
+		chain.head = bpf_core_field_offset(struct super_block, s_mounts);
+		chain.next = bpf_core_field_offset(struct mount, mnt_instance);
+		barrier_var(chain.head);
+		barrier_var(chain.next);
+		chain.back = chain.next;
+	}
+	chain.head += (__u64)sb;
+	return chain;
+}
+
+/* The mount that a link of the chain, at an address, leads to; 0 at the end. */
+static __always_inline struct mount *mount_after(const struct mount_chain *chain, __u64 link)
+{
+	__u64 to = 0;
+
+	bpf_probe_read_kernel(&to, sizeof(to), (void *)link);
+	return to && to != chain->head ? (void *)(to - chain->back) : NULL;
+}
+
+/* CONFIG_AUDIT: without it nobody has a login uid. */
+static __always_inline __u32 login_uid(struct task_struct *task, const bool btf)
+{
+	if (!bpf_core_field_exists(task->loginuid))
+		return NO_ID;
+	return LOAD(btf, task, loginuid.val);
+}
+
+static __always_inline struct task_struct *current_task(bool btf)
+{
+	return btf ? bpf_get_current_task_btf() : (void *)bpf_get_current_task();
 }
 
 /*

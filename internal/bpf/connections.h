@@ -40,8 +40,10 @@ struct caller {
 	__u64 cgroup_id;
 	__u32 tgid;
 	__u32 tid;
+	__u32 parent;
 	__u32 uid;
 	__u32 euid;
+	__u32 loginuid;
 	__u8 comm[COMM_LEN];
 };
 
@@ -53,18 +55,22 @@ struct {
 	__type(value, struct caller);
 } callers SEC(".maps");
 
-static __always_inline void remember_caller(__u64 key)
+static __always_inline void remember_caller(__u64 key, const bool btf)
 {
-	struct event current = {};
-	struct caller caller = {};
+	bool direct = btf && has_current_btf();
+	struct task_struct *task = current_task(direct);
+	__u64 id = bpf_get_current_pid_tgid();
+	struct caller caller = {
+		.cgroup_id = bpf_get_current_cgroup_id(),
+		.tgid = id >> 32,
+		.tid = id,
+		.parent = parent_of(task, direct),
+		.uid = bpf_get_current_uid_gid(),
+		.euid = effective_uid(task, direct),
+		.loginuid = login_uid(task, direct),
+	};
 
-	see_current(&current);
-	caller.cgroup_id = current.cgroup_id;
-	caller.tgid = current.tgid;
-	caller.tid = current.tid;
-	caller.uid = current.uid;
-	caller.euid = current.euid;
-	__builtin_memcpy(caller.comm, current.comm, sizeof(caller.comm));
+	bpf_get_current_comm(caller.comm, sizeof(caller.comm));
 	if (bpf_map_update_elem(&callers, &key, &caller, BPF_ANY))
 		add(&map_evictions, TABLE_PENDING, 1);
 }
@@ -72,33 +78,38 @@ static __always_inline void remember_caller(__u64 key)
 /*
  * Never the current task: it may be anyone whom the packet interrupted. The
  * caller of connect() if known; else what the socket says of its owner, with
- * thread group 0.
+ * thread group 0. What it executes is not known here: its exec event told.
  */
-static __always_inline void report_connection(const struct sock *sk, enum event_kind kind, __u8 what)
+static __always_inline void report_connection(const struct sock *sk, enum event_kind kind, __u8 what, const bool btf)
 {
-	struct event event = { .what = what, .how = TRANSPORT_TCP };
 	__u64 key = (__u64)sk;
 	struct caller *caller;
 	struct remote remote = {};
+	struct event *event = reserve(PROBE_NETWORK, kind, false, sizeof(*event));
 
-	if (!detailed || !admit(&event, PROBE_NETWORK, kind))
+	if (!event)
 		return;
-	remote_of(sk, &remote, false);
-	__builtin_memcpy(event.address, remote.address, sizeof(event.address));
-	event.b = bpf_ntohs(remote.port);
+	remote_of(sk, &remote, btf);
+	__builtin_memcpy(event->address, remote.address, sizeof(event->address));
+	event->port = bpf_ntohs(remote.port);
+	event->what = what;
+	event->how = TRANSPORT_TCP;
 	caller = bpf_map_lookup_elem(&callers, &key);
 	if (caller) {
-		event.cgroup_id = caller->cgroup_id;
-		event.tgid = caller->tgid;
-		event.tid = caller->tid;
-		event.uid = caller->uid;
-		event.euid = caller->euid;
-		__builtin_memcpy(event.comm, caller->comm, sizeof(event.comm));
+		event->cgroup_id = caller->cgroup_id;
+		event->tgid = caller->tgid;
+		event->tid = caller->tid;
+		event->parent = caller->parent;
+		event->uid = caller->uid;
+		event->euid = caller->euid;
+		event->loginuid = caller->loginuid;
+		__builtin_memcpy(event->comm, caller->comm, sizeof(event->comm));
+		see_class(event);
 	} else {
-		event.cgroup_id = cgroup_of_socket(sk);
-		event.uid = event.euid = BPF_CORE_READ(sk, sk_uid.val);
+		event->cgroup_id = cgroup_of_socket(sk, btf);
+		event->uid = event->euid = LOAD(btf, sk, sk_uid.val);
 	}
-	deliver(&event);
+	deliver(event, false, sizeof(*event));
 }
 
 /*
@@ -129,7 +140,7 @@ static __always_inline enum direction enter_connection(__u64 key, struct connect
 	return new->direction;
 }
 
-static __always_inline void connected(const struct sock *sk, int oldstate)
+static __always_inline void connected(const struct sock *sk, int oldstate, const bool btf)
 {
 	struct connection new = {
 		.direction = oldstate == TCP_SYN_SENT ? DIRECTION_OUT : DIRECTION_IN,
@@ -139,8 +150,10 @@ static __always_inline void connected(const struct sock *sk, int oldstate)
 	enum direction direction = enter_connection(key, &new);
 
 	add(&connect_total, direction * TRANSPORT_COUNT + TRANSPORT_TCP, 1);
-	report_connection(sk, EVENT_CONNECT, direction);
-	if (detailed)
+	if (!stream)
+		return;
+	report_connection(sk, EVENT_CONNECT, direction, btf);
+	if (direction == DIRECTION_OUT)
 		bpf_map_delete_elem(&callers, &key);
 }
 
@@ -220,9 +233,10 @@ static __always_inline void closed(const struct sock *sk, int oldstate, const bo
 	error = connect_error(LOAD(btf, sk, sk_err), !attempt);
 	if (error != CONNECT_ERROR_COUNT) {
 		add(&connect_error_total, error, 1);
-		report_connection(sk, EVENT_CONNECT_ERROR, error);
+		if (stream && detailed)
+			report_connection(sk, EVENT_CONNECT_ERROR, error, btf);
 	}
-	if (detailed)
+	if (stream && (attempt || oldstate == TCP_SYN_RECV))
 		bpf_map_delete_elem(&callers, &key);
 }
 
@@ -230,7 +244,7 @@ static __always_inline void closed(const struct sock *sk, int oldstate, const bo
 static __always_inline bool is_of_interest(int oldstate, int newstate)
 {
 	return newstate == TCP_ESTABLISHED || newstate == TCP_CLOSE ||
-	       (newstate == TCP_SYN_RECV && oldstate == TCP_SYN_SENT) || (detailed && newstate == TCP_SYN_SENT);
+	       (newstate == TCP_SYN_RECV && oldstate == TCP_SYN_SENT) || (stream && newstate == TCP_SYN_SENT);
 }
 
 /* A state change. It is told before it is made. */
@@ -240,13 +254,13 @@ static __always_inline int state_changes(const struct sock *sk, int oldstate, in
 	    !in_netns(sk))
 		return 0;
 	if (newstate == TCP_ESTABLISHED)
-		connected(sk, oldstate);
+		connected(sk, oldstate, btf);
 	else if (newstate == TCP_CLOSE)
 		closed(sk, oldstate, btf);
 	else if (newstate == TCP_SYN_RECV)
 		crossed((__u64)sk);
 	else
-		remember_caller((__u64)sk);
+		remember_caller((__u64)sk, btf);
 	return 0;
 }
 

@@ -13,8 +13,6 @@ enum {
 	/* user_namespaces(7): a map has at most 340 extents, 5 of them in place */
 	EXTENTS_MAX = 340,
 	EXTENTS_IN_PLACE = 5,
-	/* (uid_t)-1: no id at all */
-	NO_ID = 0xffffffff,
 };
 
 struct credentials {

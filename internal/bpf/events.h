@@ -1,23 +1,35 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The detail stream: what happened and who did it. Counters never pass here.
- * deliver() is the only place that puts anything in the ring, so that every event
+ * reserve() and deliver() are the only way into a ring, so that every event
  * produced is delivered, sampled out, or counted as lost.
  */
 #ifndef EVENTS_H
 #define EVENTS_H
 
 #include "counters.h"
+#include "path.h"
 #include "processes.h"
 
-/* Frequent detail, sampled. Shared; Go sets the size. */
+/* Frequent detail, sampled. Shared. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 20);
+	__uint(max_entries, 1 << 19);
 } events SEC(".maps");
+
+/*
+ * Rare and serious detail: privilege gains, modules, critical writes,
+ * suspicious execs. Never sampled, and never behind the frequent. Shared.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 17);
+} serious_events SEC(".maps");
 
 /* Events produced before sampling, by probe. Shared. */
 COUNTER(events_total, PROBE_COUNT);
+/* Those of them that sampling left out. Shared. */
+COUNTER(events_sampled_total, PROBE_COUNT);
 /* Events that were kept by sampling and then lost, by probe and reason. Shared. */
 COUNTER(events_lost_total, PROBE_COUNT *LOSS_COUNT);
 
@@ -26,103 +38,194 @@ struct budget {
 	__u64 used;
 };
 
-/* What each CPU has put in the ring in the present window. Shared. */
+/*
+ * What each CPU has put in the rings in the present window: one for all that
+ * is frequent, and one for what is serious of each probe, so that a flood of
+ * suspicious execs cannot hide a privilege gain. Shared.
+ */
+enum { BUDGET_FREQUENT = PROBE_COUNT, BUDGET_COUNT };
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, BUDGET_COUNT);
 	__type(key, __u32);
 	__type(value, struct budget);
 } event_budget SEC(".maps");
 
-/* Off removes the whole stream from the programs at load. */
-const volatile bool detailed = false;
 /* The kernel has ring buffers: 5.8. Off removes every use of them. */
 const volatile bool rings = true;
+/* Off removes the detail stream from the programs at load. */
+const volatile bool stream = false;
+/* What Top-N has no use for, but who reads each event may: exits, failed connections. */
+const volatile bool detailed = false;
 /* Events for each CPU and window; 0: no limit. */
 const volatile __u32 budget_per_window = 0;
+const volatile __u32 serious_budget_per_window = 0;
 /* One in how many is kept; Go changes it while the programs run. */
 volatile __u32 sample_rate = 1;
 
 enum {
 	BUDGET_WINDOW_NS = 100000000,
-	WAKE_AT_BYTES = 1 << 16,
+	/* a sixteenth of each ring */
+	WAKE_AT_BYTES = 1 << 15,
+	WAKE_SERIOUS_AT_BYTES = 1 << 13,
 };
 
-static __always_inline bool within_budget(__u64 now)
+/* Not atomic: what an interrupt may add in between is one event more. */
+static __always_inline bool within_budget(__u32 which, __u32 limit, __u64 now)
 {
-	const __u32 zero = 0;
 	struct budget *budget;
 
-	if (!budget_per_window)
+	if (!limit)
 		return true;
-	budget = bpf_map_lookup_elem(&event_budget, &zero);
+	budget = bpf_map_lookup_elem(&event_budget, &which);
 	if (!budget)
 		return false;
 	if (budget->window != now / BUDGET_WINDOW_NS) {
 		budget->window = now / BUDGET_WINDOW_NS;
 		budget->used = 0;
 	}
-	return __sync_fetch_and_add(&budget->used, 1) < budget_per_window;
-}
-
-/* Counts an event; true if it is to be delivered, then with its weight and kind. */
-static __always_inline bool admit(struct event *event, enum probe_id probe, enum event_kind kind)
-{
-	__u64 now = bpf_ktime_get_ns();
-	__u32 rate = sample_rate;
-
-	add(&events_total, probe, 1);
-	if (rate > 1 && bpf_get_prandom_u32() % rate)
+	if (budget->used >= limit)
 		return false;
-	if (!within_budget(now)) {
-		add(&events_lost_total, probe * LOSS_COUNT + LOSS_BUDGET, 1);
-		return false;
-	}
-	event->time_ns = now;
-	event->weight = rate ?: 1;
-	event->kind = kind;
-	event->probe = probe;
+	budget->used++;
 	return true;
 }
 
-/* Fills what the current thread says of itself. */
-static __always_inline void see_current(struct event *event)
+static __always_inline void lose(enum probe_id probe, enum loss reason)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
+	add(&events_lost_total, probe * LOSS_COUNT + reason, 1);
+}
+
+/* Counts an event. How many it stands for if it is to be delivered, else 0. */
+static __always_inline __u32 admit(enum probe_id probe, bool serious, __u64 now)
+{
+	__u32 rate = serious ? 1 : sample_rate;
+
+	add(&events_total, probe, 1);
+	if (rate > 1 && bpf_get_prandom_u32() % rate) {
+		add(&events_sampled_total, probe, 1);
+		return 0;
+	}
+	if (serious ? !within_budget(probe, serious_budget_per_window, now)
+		    : !within_budget(BUDGET_FREQUENT, budget_per_window, now)) {
+		lose(probe, LOSS_BUDGET);
+		return 0;
+	}
+	return rate ?: 1;
+}
+
+/*
+ * Counts an event and, if it is to be delivered, makes room for it: size bytes
+ * that begin with a struct event. They must be given to deliver().
+ */
+static __always_inline void *reserve(enum probe_id probe, enum event_kind kind, bool serious, const __u64 size)
+{
+	__u64 now = bpf_ktime_get_ns();
+	__u32 weight = admit(probe, serious, now);
+	struct event *event;
+
+	if (!weight)
+		return NULL;
+	if (serious)
+		event = bpf_ringbuf_reserve(&serious_events, size, 0);
+	else
+		event = bpf_ringbuf_reserve(&events, size, 0);
+	if (!event) {
+		lose(probe, LOSS_RING_FULL);
+		return NULL;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->time_ns = now;
+	event->weight = weight;
+	event->kind = kind;
+	event->probe = probe;
+	event->class = NO_CLASS;
+	event->loginuid = NO_ID;
+	return event;
+}
+
+/*
+ * Hands an event over. A wake-up costs as much as the rest of the event, so
+ * the reader polls, and is woken early only by the event with which another
+ * sixteenth of the ring is waiting.
+ */
+static __always_inline void deliver(void *event, bool serious, const __u64 size)
+{
+	const __u64 record = size + BPF_RINGBUF_HDR_SZ;
+	bool wake;
+
+	if (serious)
+		wake = bpf_ringbuf_query(&serious_events, BPF_RB_AVAIL_DATA) % WAKE_SERIOUS_AT_BYTES < record;
+	else
+		wake = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) % WAKE_AT_BYTES < record;
+	bpf_ringbuf_submit(event, wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+}
+
+static __always_inline __u32 parent_of(struct task_struct *task, const bool btf)
+{
+	struct task_struct *parent = LOAD(btf, task, real_parent);
+
+	return LOAD(btf, parent, tgid);
+}
+
+static __always_inline __u32 effective_uid(struct task_struct *task, const bool btf)
+{
+	const struct cred *cred = LOAD(btf, task, cred);
+
+	return LOAD(btf, cred, euid.val);
+}
+
+/* Fills the class that the thread group has by now. */
+static __always_inline void see_class(struct event *event)
+{
+	__u32 tgid = event->tgid;
+	struct process *process = bpf_map_lookup_elem(&processes, &tgid);
+
+	if (process)
+		event->class = process->class;
+}
+
+/*
+ * Fills what the current thread says of itself, but for its class. In hooks of
+ * tracing (btf), direct loads do it for half the price.
+ */
+static __always_inline void see_current(struct event *event, bool btf)
+{
+	struct task_struct *task = current_task(btf);
 	__u64 id = bpf_get_current_pid_tgid();
 
 	event->tgid = id >> 32;
 	event->tid = id;
+	event->parent = parent_of(task, btf);
 	event->uid = bpf_get_current_uid_gid();
-	event->euid = BPF_CORE_READ(task, cred, euid.val);
+	event->euid = effective_uid(task, btf);
+	event->loginuid = login_uid(task, btf);
 	event->cgroup_id = bpf_get_current_cgroup_id();
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 }
 
-/* Hands an admitted event over. */
-static __always_inline void deliver(struct event *event)
+/* Marks a text of the event that is not whole. */
+static __always_inline void cut(struct event *event, int text)
 {
-	struct process *process = bpf_map_lookup_elem(&processes, &event->tgid);
-	__u64 flags;
-
-	if (process)
-		event->class = process->class;
-	/*
-	 * Waking the reader for each event costs ten times more than the
-	 * event; it polls, and is woken early when a flood comes.
-	 */
-	flags = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= WAKE_AT_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
-	if (bpf_ringbuf_output(&events, event, sizeof(*event), flags))
-		add(&events_lost_total, event->probe * LOSS_COUNT + LOSS_RING_FULL, 1);
+	event->truncated |= 1 << text;
 }
 
-/* An event of the current thread. */
-static __always_inline void emit(struct event *event, enum probe_id probe, enum event_kind kind)
+/* Fills the path of the current thread's image. */
+static __always_inline void see_executable(struct event_with_executable *event, bool btf)
 {
-	if (!admit(event, probe, kind))
-		return;
-	see_current(event);
-	deliver(event);
+	struct task_struct *task = current_task(btf);
+	struct mm_struct *mm = LOAD(btf, task, mm);
+	struct file *file = mm ? LOAD(btf, mm, exe_file) : NULL;
+
+	if (file && !write_path(event->executable, &event->event.lengths[0], file, btf))
+		cut(&event->event, 0);
+}
+
+/* Fills the path of a program that is about to run, by the address of its file. */
+static __always_inline void see_image(struct event_with_executable *event, __u64 image)
+{
+	if (!write_path(event->executable, &event->event.lengths[0], (void *)image, false))
+		cut(&event->event, 0);
 }
 
 #endif

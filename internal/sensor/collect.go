@@ -48,7 +48,7 @@ func (m *Manager) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *Manager) collectStatus(batch *metric.Batch) {
-	batch.Add(m.own.sampleRate, float64(max(1, m.options.SampleRate)))
+	batch.Add(m.own.sampleRate, float64(m.SampleRate()))
 	statuses := m.statuses()
 	status, up := overall(m.options.Enabled, statuses)
 	batch.Bool(m.own.up, up, status)
@@ -95,17 +95,23 @@ func (m *Manager) collectProbe(p *probe.Probe, batch *metric.Batch) {
 	if err := aggregate.Rows(p, batch); err != nil {
 		m.log.Warn("Counters not read", "err", err)
 	}
-	if spec.Collect != nil {
+	if spec.Collect != nil && p.Status().Running() {
 		spec.Collect(p, batch)
 	}
 	batch.Add(m.own.lost, float64(p.RecursionMisses()), spec.Name(), abi.Losses[abi.LossRecursion])
-	batch.Add(m.own.lost, float64(m.decodeErrors[spec.Index].Load()), spec.Name(), abi.Losses[abi.LossDecode])
+	refused := uint64(0)
+	for _, reader := range m.readers {
+		refused += reader.Refused(spec.Index)
+	}
+	batch.Add(m.own.lost, float64(refused), spec.Name(), abi.Losses[abi.LossDecode])
 }
 
 // collectShared adds what all objects count together.
 func (m *Manager) collectShared(batch *metric.Batch) {
 	for i, name := range abi.Probes {
 		batch.Add(m.own.events, m.sum("events_total", i), name)
+		batch.Add(m.own.sampled, m.sum("events_sampled_total", i), name)
+		batch.Add(m.own.delivered, m.delivered(i), name)
 		for j, reason := range abi.Losses {
 			if j != int(abi.LossDecode) && j != int(abi.LossRecursion) {
 				batch.Add(m.own.lost, m.sum("events_lost_total", i*len(abi.Losses)+j), name, reason)
@@ -135,6 +141,15 @@ func (m *Manager) collectShared(batch *metric.Batch) {
 		}
 		batch.Add(m.own.evictions, refused+float64(table.Evictions), name)
 	}
+}
+
+// delivered is how many events of a probe the readers have handed over.
+func (m *Manager) delivered(index int) float64 {
+	sum := uint64(0)
+	for _, reader := range m.readers {
+		sum += reader.Delivered(index)
+	}
+	return float64(sum)
 }
 
 func (m *Manager) sum(name string, index int) float64 {

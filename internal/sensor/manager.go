@@ -9,14 +9,15 @@ package sensor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
-	"os"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 
@@ -38,11 +39,14 @@ type Options struct {
 	Rules              []config.FileRule
 	SampleRate         uint32
 	MaxEventsPerSecond int
-	Detailed           bool
-	ProcFS             string
-	SysFS              string
-	RootFS             string
-	Logger             *slog.Logger
+	// Detailed adds the events that Top-N has no use for, and logs each.
+	Detailed bool
+	// Arguments puts the arguments of programs into exec events.
+	Arguments bool
+	ProcFS    string
+	SysFS     string
+	RootFS    string
+	Logger    *slog.Logger
 	// Constants are added to those of every program, for tests.
 	Constants map[string]any
 }
@@ -62,18 +66,20 @@ type Manager struct {
 	shared *probe.Shared
 	rates  []float64
 
-	decodeErrors []atomic.Uint64
-	started      chan struct{} // closed when Start returns
-	stop         context.CancelFunc
-	background   sync.WaitGroup
+	sampleRate atomic.Uint32
+	readers    []*event.Reader // filled by Start
+	started    chan struct{}   // closed when Start returns
+	stop       context.CancelFunc
+	background sync.WaitGroup
 }
 
 // New prepares the runtime half. It touches nothing.
 func New(options Options) *Manager {
 	m := &Manager{
 		options: options, log: options.Logger, specs: all(options.Rules), own: newOwnMetrics(),
-		started: make(chan struct{}), rates: make([]float64, len(abi.Probes)), decodeErrors: make([]atomic.Uint64, len(abi.Probes)),
+		started: make(chan struct{}), rates: make([]float64, len(abi.Probes)),
 	}
+	m.sampleRate.Store(max(1, options.SampleRate))
 	m.all = m.own.table()
 	for _, spec := range m.specs {
 		m.all = append(m.all, spec.Metrics...)
@@ -132,24 +138,60 @@ func (m *Manager) wanted(spec *probe.Spec) bool {
 
 func (m *Manager) settings(host *probe.Host) probe.Settings {
 	constants := map[string]any{
-		"detailed": m.options.Detailed && host.RingBuffers,
-		"rings":    host.RingBuffers,
+		"rings":     host.RingBuffers,
+		"stream":    host.RingBuffers,
+		"detailed":  m.options.Detailed,
+		"arguments": m.options.Arguments,
 		// Twice the target, so that the sampler has room to notice; shared
-		// out over the CPUs and the ten windows of a second.
-		"budget_per_window": uint32(max(1, 2*m.options.MaxEventsPerSecond/windowsPerSecond/runtime.NumCPU())),
-		"sample_rate":       m.options.SampleRate,
+		// out over the CPUs and the ten windows of a second. The same again
+		// for what is serious of each probe, which is not sampled.
+		"budget_per_window":         m.budget(),
+		"serious_budget_per_window": m.budget(),
+		"sample_rate":               m.sampleRate.Load(),
 	}
 	for name, value := range m.options.Constants {
 		constants[name] = value
 	}
-	sizes := map[string]uint32{}
-	if !m.options.Detailed {
-		sizes["events"] = uint32(os.Getpagesize()) // nobody writes there
-	}
-	return probe.Settings{Constants: constants, MaxEntries: sizes}
+	return probe.Settings{Constants: constants}
 }
 
 const windowsPerSecond = 10
+
+// budget is how many events each CPU may put in a ring in each window.
+func (m *Manager) budget() uint32 {
+	return uint32(max(1, 2*m.options.MaxEventsPerSecond/windowsPerSecond/runtime.NumCPU()))
+}
+
+// loaded are the probes with the one that keeps the process table.
+func (m *Manager) loaded() []*probe.Probe {
+	if m.keeper == nil || slices.Contains(m.probes, m.keeper) {
+		return m.probes
+	}
+	return append(slices.Clone(m.probes), m.keeper)
+}
+
+// SetSampleRate makes the programs keep one in rate of the frequent events
+// from now on. Each kept event carries the rate in force when it happened as
+// its weight. Serious events are not sampled.
+func (m *Manager) SetSampleRate(rate uint32) error {
+	rate = max(1, rate)
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var errs []error
+	for _, p := range m.loaded() {
+		// A part that is attached later has its variables from here too.
+		if v := p.Variable("sample_rate"); v != nil {
+			if err := v.Set(rate); err != nil {
+				errs = append(errs, fmt.Errorf("probe %s: set the sample rate: %w", p.Spec().Name(), err))
+			}
+		}
+	}
+	m.sampleRate.Store(rate)
+	return errors.Join(errs...)
+}
+
+// SampleRate is the rate in force.
+func (m *Manager) SampleRate() uint32 { return m.sampleRate.Load() }
 
 // keepRates computes the rates of each period until ctx ends.
 func (m *Manager) keepRates(ctx context.Context) {
@@ -158,6 +200,7 @@ func (m *Manager) keepRates(ctx context.Context) {
 	rates := make([]aggregate.Rate, len(abi.Probes))
 	for now := time.Now(); ; {
 		for _, p := range m.probes {
+			m.doPeriodic(p)
 			total, err := aggregate.Total(p)
 			if err != nil {
 				m.log.Warn("Rate not known", "err", err)
@@ -173,6 +216,15 @@ func (m *Manager) keepRates(ctx context.Context) {
 			return
 		case now = <-tick.C:
 		}
+	}
+}
+
+func (m *Manager) doPeriodic(p *probe.Probe) {
+	if p.Spec().Periodic == nil || !p.Status().Running() {
+		return
+	}
+	if err := p.Spec().Periodic(p); err != nil {
+		p.Log().Debug("periodic work failed", "err", err)
 	}
 }
 
@@ -206,28 +258,48 @@ func (m *Manager) watchCompat(ctx context.Context) {
 	})
 }
 
-// readEvents decodes the detail stream and writes it to the log.
+// readEvents reads both rings of the detail stream.
 func (m *Manager) readEvents(ctx context.Context) {
-	ring := m.shared.Map("events")
-	if !m.options.Detailed || ring == nil {
-		return
-	}
-	reader, err := event.NewReader(ring)
-	if err != nil {
-		m.log.Warn("No detail events", "err", err)
-		return
-	}
-	context.AfterFunc(ctx, func() { _ = reader.Close() })
-	m.background.Go(func() {
-		reader.Run(func(e event.Event) {
-			m.log.Debug("Event", "probe", e.Probe, "kind", e.Kind, "class", e.Class, "weight", e.Weight,
-				"tgid", e.TGID, "tid", e.TID, "uid", e.UID, "euid", e.EUID, "comm", metric.Clean(e.Comm),
-				"name", metric.Clean(e.Name), "peer", e.Peer, "what", e.What, "how", e.How, "a", e.A, "b", e.B)
-		}, func(err error) {
-			m.decodeErrors[abi.ProbeProcess].Add(1)
-			m.log.Debug("Event refused", "err", err)
+	for _, ring := range []struct {
+		name    string
+		serious bool
+	}{{"serious_events", true}, {"events", false}} {
+		events := m.shared.Map(ring.name)
+		if events == nil || events.Type() != ebpf.RingBuf {
+			continue
+		}
+		reader, err := event.NewReader(events, ring.serious)
+		if err != nil {
+			m.log.Warn("No detail events", "ring", ring.name, "err", err)
+			continue
+		}
+		m.mu.Lock()
+		m.readers = append(m.readers, reader)
+		m.mu.Unlock()
+		context.AfterFunc(ctx, func() { _ = reader.Close() })
+		m.background.Go(func() {
+			reader.Run(m.handle, func(err error) { m.log.Debug("Event refused", "err", err) })
 		})
-	})
+	}
+}
+
+// handle takes one event from either reader.
+func (m *Manager) handle(e *event.Event) {
+	if m.options.Detailed && m.log.Enabled(context.Background(), slog.LevelDebug) {
+		m.logEvent(e)
+	}
+}
+
+func (m *Manager) logEvent(e *event.Event) {
+	class := ""
+	if e.Class != event.NoClass {
+		class = abi.Classes[e.Class]
+	}
+	m.log.Debug("Event", "probe", abi.Probes[e.Probe], "kind", e.Kind.String(), "class", class,
+		"severity", e.Severity.String(), "serious", e.Serious, "weight", e.Weight,
+		"tgid", e.TGID, "tid", e.TID, "parent", e.Parent, "uid", e.UID, "euid", e.EUID, "loginuid", e.LoginUID,
+		"cgroup", e.CgroupID, "comm", metric.Clean(string(e.Comm)), "executable", metric.Clean(string(e.Executable)),
+		"name", metric.Clean(string(e.Name)), "peer", e.Peer, "old", e.OldID, "new", e.NewID)
 }
 
 func (m *Manager) logStatus() {
@@ -247,11 +319,8 @@ func (m *Manager) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var errs []error
-	for _, p := range slices.Backward(m.probes) {
+	for _, p := range slices.Backward(m.loaded()) {
 		errs = append(errs, p.Close())
-	}
-	if m.keeper != nil && !slices.Contains(m.probes, m.keeper) {
-		errs = append(errs, m.keeper.Close())
 	}
 	if m.shared != nil {
 		errs = append(errs, m.shared.Close())

@@ -24,7 +24,7 @@ var tableNames = append(slices.Clone(abi.Tables), "watched_objects", "watched_na
 
 // ownMetrics are the rows of the runtime half that belong to no probe.
 type ownMetrics struct {
-	up, sampleRate, probeUp, probeInfo, rate, events, lost, entries, capacity, evictions *metric.Metric
+	up, sampleRate, probeUp, probeInfo, rate, events, sampled, delivered, lost, entries, capacity, evictions *metric.Metric
 }
 
 func newOwnMetrics() ownMetrics {
@@ -46,6 +46,10 @@ func newOwnMetrics() ownMetrics {
 			"Events counted per second over the last period of 5 seconds.", probes),
 		events: metric.New(metric.Counter, "security_ebpf_events_total",
 			"Detail events produced before sampling.", probes),
+		sampled: metric.New(metric.Counter, "security_ebpf_events_sampled_total",
+			"Detail events that sampling left out; no loss, since those kept stand for them.", probes),
+		delivered: metric.New(metric.Counter, "security_ebpf_events_delivered_total",
+			"Detail events that reached user space.", probes),
 		lost: metric.New(metric.Counter, "security_ebpf_events_lost_total",
 			"Detail events lost after sampling, and runs of programs that the kernel's recursion guard prevented.",
 			probes, metric.Closed("reason", abi.Losses...)),
@@ -60,7 +64,7 @@ func newOwnMetrics() ownMetrics {
 
 func (m ownMetrics) table() []*metric.Metric {
 	return []*metric.Metric{
-		m.up, m.sampleRate, m.probeUp, m.probeInfo, m.rate, m.events, m.lost, m.entries, m.capacity, m.evictions,
+		m.up, m.sampleRate, m.probeUp, m.probeInfo, m.rate, m.events, m.sampled, m.delivered, m.lost, m.entries, m.capacity, m.evictions,
 	}
 }
 

@@ -42,9 +42,10 @@ func StartShared(t testing.TB, host *probe.Host, shared *probe.Shared, spec *pro
 	return p
 }
 
-// Only restricts the programs to a cgroup.
+// Only restricts the programs to a cgroup. The detail stream is on, as it is
+// in the exporter.
 func (c *Cgroup) Only() probe.Settings {
-	return probe.Settings{Constants: map[string]any{"only_cgroup": c.ID}}
+	return probe.Settings{Constants: map[string]any{"only_cgroup": c.ID, "stream": true}}
 }
 
 // Sum reads a counter map: one number for each index, summed over the CPUs.

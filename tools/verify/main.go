@@ -21,19 +21,27 @@ import (
 func main() {
 	lines := flag.Int("lines", 1, "lines of the verifier's log to print for a program it refuses")
 	only := flag.String("only", "", "the one program to load")
+	on := flag.String("on", "", "constants to set to true, separated by commas")
 	flag.Parse()
 	for _, path := range flag.Args() {
-		if err := verify(path, *only, *lines); err != nil {
+		if err := verify(path, *only, *on, *lines); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 	}
 }
 
-func verify(path, only string, lines int) error {
+func verify(path, only, on string, lines int) error {
 	object, err := ebpf.LoadCollectionSpec(path)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
+	}
+	for constant := range strings.SplitSeq(on, ",") {
+		if v := object.Variables[constant]; v != nil {
+			if err := v.Set(true); err != nil {
+				return fmt.Errorf("%s: set %s: %w", path, constant, err)
+			}
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(object.Programs)) {
 		if only == "" || name == only {

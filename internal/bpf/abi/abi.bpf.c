@@ -23,8 +23,11 @@ struct keep {
 	enum event_kind kind;
 	enum watch_limit watch_limit;
 	enum text_length text_length;
+	enum no_value no_value;
 	struct process process;
 	struct event event;
+	struct event_with_executable event_with_executable;
+	struct event_with_texts event_with_texts;
 	struct object object;
 	struct watch watch;
 	struct name name;

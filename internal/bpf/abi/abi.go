@@ -5,18 +5,21 @@
 // number.
 package abi
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types -type probe_id -type process_class -type direction -type transport -type connect_error -type file_severity -type file_operation -type privilege_call -type result -type privilege_gain -type module_action -type loss -type table -type event_kind -type watch_limit -type text_length -type process -type event -type object -type watch -type name -type directory -type pattern -type identity bpf abi.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I.. -I../vmlinux
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types -type probe_id -type process_class -type direction -type transport -type connect_error -type file_severity -type file_operation -type privilege_call -type result -type privilege_gain -type module_action -type loss -type table -type event_kind -type watch_limit -type text_length -type no_value -type process -type event -type event_with_executable -type event_with_texts -type object -type watch -type name -type directory -type pattern -type identity bpf abi.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I.. -I../vmlinux
 
 // The border types. One Go type for each C type.
 type (
-	Process   = bpfProcess
-	Event     = bpfEvent
-	Object    = bpfObject
-	Watch     = bpfWatch
-	Name      = bpfName
-	Directory = bpfDirectory
-	Pattern   = bpfPattern
-	Identity  = bpfIdentity
+	Process = bpfProcess
+	Event   = bpfEvent
+	// EventWithExecutable and EventWithTexts are an Event and what follows it.
+	EventWithExecutable = bpfEventWithExecutable
+	EventWithTexts      = bpfEventWithTexts
+	Object              = bpfObject
+	Watch               = bpfWatch
+	Name                = bpfName
+	Directory           = bpfDirectory
+	Pattern             = bpfPattern
+	Identity            = bpfIdentity
 )
 
 // Index values, in the order of the counter arrays.
@@ -26,6 +29,7 @@ const (
 	ProbeFile      = bpfProbeIdPROBE_FILE
 	ProbePrivilege = bpfProbeIdPROBE_PRIVILEGE
 	ProbeKernel    = bpfProbeIdPROBE_KERNEL
+	ProbeCount     = bpfProbeIdPROBE_COUNT
 
 	TableProcesses = bpfTableTABLE_PROCESSES
 	TableSockets   = bpfTableTABLE_SOCKETS
@@ -43,6 +47,8 @@ const (
 	SeverityNone     = bpfFileSeveritySEVERITY_COUNT
 
 	NameLen                = int(bpfTextLengthNAME_LEN)
+	TextLen                = int(bpfTextLengthTEXT_LEN)
+	ArgumentsMax           = int(bpfTextLengthARGUMENTS_MAX)
 	WatchObjects           = int(bpfWatchLimitWATCH_OBJECTS)
 	WatchDirectories       = int(bpfWatchLimitWATCH_DIRECTORIES)
 	WatchNames             = int(bpfWatchLimitWATCH_NAMES)
@@ -59,6 +65,51 @@ const (
 	EventPrivilege    = bpfEventKindEVENT_PRIVILEGE
 	EventGain         = bpfEventKindEVENT_GAIN
 	EventModule       = bpfEventKindEVENT_MODULE
+	EventCount        = bpfEventKindEVENT_COUNT
+
+	NoClass = uint8(bpfNoValueNO_CLASS)
+	NoID    = uint32(bpfNoValueNO_ID)
+
+	ClassSystem     = bpfProcessClassCLASS_SYSTEM
+	ClassUser       = bpfProcessClassCLASS_USER
+	ClassContainer  = bpfProcessClassCLASS_CONTAINER
+	ClassSuspicious = bpfProcessClassCLASS_SUSPICIOUS
+
+	DirectionIn  = bpfDirectionDIRECTION_IN
+	DirectionOut = bpfDirectionDIRECTION_OUT
+
+	TransportTCP = bpfTransportTRANSPORT_TCP
+	TransportUDP = bpfTransportTRANSPORT_UDP
+
+	ConnectErrorTimeout = bpfConnectErrorCONNECT_ERROR_TIMEOUT
+	ConnectErrorRefused = bpfConnectErrorCONNECT_ERROR_REFUSED
+	ConnectErrorReset   = bpfConnectErrorCONNECT_ERROR_RESET
+
+	OperationRead  = bpfFileOperationOPERATION_READ
+	OperationWrite = bpfFileOperationOPERATION_WRITE
+
+	PrivilegeSetuid      = bpfPrivilegeCallPRIVILEGE_SETUID
+	PrivilegeSetgid      = bpfPrivilegeCallPRIVILEGE_SETGID
+	PrivilegeCapset      = bpfPrivilegeCallPRIVILEGE_CAPSET
+	PrivilegeSuidExec    = bpfPrivilegeCallPRIVILEGE_SUID_EXEC
+	PrivilegeFilecapExec = bpfPrivilegeCallPRIVILEGE_FILECAP_EXEC
+
+	ResultSuccess = bpfResultRESULT_SUCCESS
+	ResultFailure = bpfResultRESULT_FAILURE
+
+	GainSetID       = bpfPrivilegeGainGAIN_SET_ID
+	GainCapset      = bpfPrivilegeGainGAIN_CAPSET
+	GainSuidExec    = bpfPrivilegeGainGAIN_SUID_EXEC
+	GainFilecapExec = bpfPrivilegeGainGAIN_FILECAP_EXEC
+	GainUserns      = bpfPrivilegeGainGAIN_USERNS
+	GainOther       = bpfPrivilegeGainGAIN_OTHER
+
+	ModuleLoad     = bpfModuleActionMODULE_LOAD
+	ModuleLoadFile = bpfModuleActionMODULE_LOAD_FILE
+	ModuleUnload   = bpfModuleActionMODULE_UNLOAD
+
+	LossRingFull = bpfLossLOSS_RING_FULL
+	LossBudget   = bpfLossLOSS_BUDGET
 )
 
 // Label values of each enum, indexed by the enum.
@@ -108,6 +159,16 @@ var (
 	Results = names(bpfResultRESULT_COUNT, map[bpfResult]string{
 		bpfResultRESULT_SUCCESS: "success",
 		bpfResultRESULT_FAILURE: "failure",
+	})
+	Kinds = names(bpfEventKindEVENT_COUNT, map[bpfEventKind]string{
+		EventExec:         "exec",
+		EventExit:         "exit",
+		EventConnect:      "connect",
+		EventConnectError: "connect_error",
+		EventFile:         "file",
+		EventPrivilege:    "privilege",
+		EventGain:         "gain",
+		EventModule:       "module",
 	})
 	Gains = names(bpfPrivilegeGainGAIN_COUNT, map[bpfPrivilegeGain]string{
 		bpfPrivilegeGainGAIN_SET_ID:       "set_id",

@@ -38,25 +38,30 @@ type bpfDirectory struct {
 }
 
 type bpfEvent struct {
-	_        structs.HostLayout
-	TimeNs   uint64
-	CgroupId uint64
-	Tgid     uint32
-	Tid      uint32
-	Uid      uint32
-	Euid     uint32
-	Weight   uint32
-	A        uint32
-	B        uint32
-	Kind     uint8
-	Probe    uint8
-	Class    uint8
-	What     uint8
-	How      uint8
-	Pad      [7]uint8
-	Address  [16]uint8
-	Comm     [16]uint8
-	Name     [64]uint8
+	_         structs.HostLayout
+	TimeNs    uint64
+	CgroupId  uint64
+	OldCaps   uint64
+	NewCaps   uint64
+	Tgid      uint32
+	Tid       uint32
+	Parent    uint32
+	Uid       uint32
+	Euid      uint32
+	Loginuid  uint32
+	Weight    uint32
+	OldId     uint32
+	NewId     uint32
+	Port      uint16
+	Lengths   [2]uint16
+	Kind      uint8
+	Probe     uint8
+	Class     uint8
+	What      uint8
+	How       uint8
+	Truncated uint8
+	Address   [16]uint8
+	Comm      [16]uint8
 }
 
 type bpfEventKind uint32
@@ -72,6 +77,19 @@ const (
 	bpfEventKindEVENT_MODULE        bpfEventKind = 7
 	bpfEventKindEVENT_COUNT         bpfEventKind = 8
 )
+
+type bpfEventWithExecutable struct {
+	_          structs.HostLayout
+	Event      bpfEvent
+	Executable [512]uint8
+}
+
+type bpfEventWithTexts struct {
+	_          structs.HostLayout
+	Event      bpfEvent
+	Executable [512]uint8
+	Second     [512]uint8
+}
 
 type bpfFileOperation uint32
 
@@ -121,6 +139,13 @@ type bpfName struct {
 	Directory uint32
 	Text      [64]uint8
 }
+
+type bpfNoValue uint32
+
+const (
+	bpfNoValueNO_CLASS bpfNoValue = 255
+	bpfNoValueNO_ID    bpfNoValue = 4294967295
+)
 
 type bpfObject struct {
 	_          structs.HostLayout
@@ -216,8 +241,10 @@ const (
 type bpfTextLength uint32
 
 const (
-	bpfTextLengthCOMM_LEN bpfTextLength = 16
-	bpfTextLengthNAME_LEN bpfTextLength = 64
+	bpfTextLengthCOMM_LEN      bpfTextLength = 16
+	bpfTextLengthNAME_LEN      bpfTextLength = 64
+	bpfTextLengthTEXT_LEN      bpfTextLength = 512
+	bpfTextLengthARGUMENTS_MAX bpfTextLength = 256
 )
 
 type bpfTransport uint32

@@ -6,54 +6,81 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+
+	"security-exporter/internal/bpf/abi"
 )
 
 // pollInterval is how long an event may wait in a ring that is not filling:
 // the programs wake the reader only when much is waiting.
 const pollInterval = 50 * time.Millisecond
 
-// Reader hands the events of a ring to a function. One goroutine runs it.
+// Reader hands the events of one ring to a function. One goroutine runs it;
+// its counts may be read at any time.
 type Reader struct {
-	ring *ringbuf.Reader
+	ring      *ringbuf.Reader
+	serious   bool
+	delivered [probes]atomic.Uint64
+	refused   [probes]atomic.Uint64
 }
 
-// NewReader opens a ring buffer map for reading.
-func NewReader(ring *ebpf.Map) (*Reader, error) {
+// probes is how many there are.
+const probes = int(abi.ProbeCount)
+
+// NewReader opens a ring for reading: "events", or "serious_events", whose
+// events are marked as such.
+func NewReader(ring *ebpf.Map, serious bool) (*Reader, error) {
 	r, err := ringbuf.NewReader(ring)
 	if err != nil {
 		return nil, fmt.Errorf("read the event ring: %w", err)
 	}
-	return &Reader{ring: r}, nil
+	return &Reader{ring: r, serious: serious}, nil
 }
 
 // Run calls handle for each event and refuse for each record that is none,
-// until Close.
-func (r *Reader) Run(handle func(Event), refuse func(error)) {
+// until Close. The event is reused: what handle keeps of it, it copies.
+func (r *Reader) Run(handle func(*Event), refuse func(error)) {
 	var record ringbuf.Record
+	var event Event
+	r.ring.SetDeadline(time.Now().Add(pollInterval))
 	for {
-		r.ring.SetDeadline(time.Now().Add(pollInterval))
 		err := r.ring.ReadInto(&record)
 		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrFlushed):
+			r.ring.SetDeadline(time.Now().Add(pollInterval))
+			continue
 		case errors.Is(err, ringbuf.ErrClosed):
 			return
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrFlushed):
-			continue
-		case err != nil:
+		default:
 			refuse(err)
 			return
 		}
-		event, err := Decode(record.RawSample)
-		if err != nil {
+		if err := event.Decode(record.RawSample); err != nil {
+			from, _ := Probe(record.RawSample)
+			r.refused[from].Add(1)
 			refuse(err)
 			continue
 		}
-		handle(event)
+		event.Serious = r.serious
+		r.delivered[event.Probe].Add(1)
+		handle(&event)
 	}
 }
+
+// Delivered is how many events of a probe were handed over.
+func (r *Reader) Delivered(probe int) uint64 { return r.delivered[probe].Load() }
+
+// Refused is how many records of a probe were no events; those that do not
+// tell their probe count for the first.
+func (r *Reader) Refused(probe int) uint64 { return r.refused[probe].Load() }
+
+// Flush makes Run look at the ring now.
+func (r *Reader) Flush() error { return r.ring.Flush() }
 
 // Close ends Run.
 func (r *Reader) Close() error { return r.ring.Close() }

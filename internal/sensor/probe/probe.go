@@ -17,6 +17,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/metric"
@@ -39,6 +40,9 @@ type Spec struct {
 	Started func(*Probe) error
 	// Collect adds rows that are no plain counters. Optional.
 	Collect func(*Probe, *metric.Batch)
+	// Periodic is called every few seconds while the probe runs, for work
+	// that a scrape should not wait for. Optional.
+	Periodic func(*Probe) error
 	// Tables says how full the probe's bounded tables are. Optional.
 	Tables func(*Probe) []Table
 	// Compat sees system calls through the 32-bit entry. It is attached only
@@ -200,6 +204,9 @@ func (p *Probe) loadMaps(shared *Shared) error {
 	only := p.object.Copy()
 	only.Programs = nil
 	collection, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{MapReplacements: shared.present(only)})
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("create maps: %w: run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN", unix.EPERM)
+	}
 	if err != nil {
 		return fmt.Errorf("create maps: %w", err)
 	}

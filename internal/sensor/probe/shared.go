@@ -12,7 +12,8 @@ import (
 // sharedNames are the maps that all objects have in common. The first object
 // that loads creates them; the others are handed the same.
 var sharedNames = []string{
-	"processes", "threads", "events", "events_total", "events_lost_total", "event_budget", "map_evictions",
+	"processes", "threads", "map_evictions",
+	"events", "serious_events", "events_total", "events_sampled_total", "events_lost_total", "event_budget",
 }
 
 // Shared holds the maps that all probes use together. It is filled by one

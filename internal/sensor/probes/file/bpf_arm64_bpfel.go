@@ -20,6 +20,7 @@ const (
 	bpfMapEventBudget                  = "event_budget"
 	bpfMapEvents                       = "events"
 	bpfMapEventsLostTotal              = "events_lost_total"
+	bpfMapEventsSampledTotal           = "events_sampled_total"
 	bpfMapEventsTotal                  = "events_total"
 	bpfMapFileAccessTotal              = "file_access_total"
 	bpfMapMapEvictions                 = "map_evictions"
@@ -28,6 +29,7 @@ const (
 	bpfMapPendingChanges               = "pending_changes"
 	bpfMapPendingOpens                 = "pending_opens"
 	bpfMapProcesses                    = "processes"
+	bpfMapSeriousEvents                = "serious_events"
 	bpfMapWatchedDirectories           = "watched_directories"
 	bpfMapWatchedNames                 = "watched_names"
 	bpfMapWatchedObjects               = "watched_objects"
@@ -91,6 +93,8 @@ const (
 	bpfVarOnlyNetns                    = "only_netns"
 	bpfVarRings                        = "rings"
 	bpfVarSampleRate                   = "sample_rate"
+	bpfVarSeriousBudgetPerWindow       = "serious_budget_per_window"
+	bpfVarStream                       = "stream"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -197,6 +201,7 @@ type bpfMapSpecs struct {
 	EventBudget        *ebpf.MapSpec `ebpf:"event_budget"`
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal    *ebpf.MapSpec `ebpf:"events_lost_total"`
+	EventsSampledTotal *ebpf.MapSpec `ebpf:"events_sampled_total"`
 	EventsTotal        *ebpf.MapSpec `ebpf:"events_total"`
 	FileAccessTotal    *ebpf.MapSpec `ebpf:"file_access_total"`
 	MapEvictions       *ebpf.MapSpec `ebpf:"map_evictions"`
@@ -205,6 +210,7 @@ type bpfMapSpecs struct {
 	PendingChanges     *ebpf.MapSpec `ebpf:"pending_changes"`
 	PendingOpens       *ebpf.MapSpec `ebpf:"pending_opens"`
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
+	SeriousEvents      *ebpf.MapSpec `ebpf:"serious_events"`
 	WatchedDirectories *ebpf.MapSpec `ebpf:"watched_directories"`
 	WatchedNames       *ebpf.MapSpec `ebpf:"watched_names"`
 	WatchedObjects     *ebpf.MapSpec `ebpf:"watched_objects"`
@@ -215,13 +221,15 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
-	Filter          *ebpf.VariableSpec `ebpf:"filter"`
-	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
-	Rings           *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
+	BudgetPerWindow        *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed               *ebpf.VariableSpec `ebpf:"detailed"`
+	Filter                 *ebpf.VariableSpec `ebpf:"filter"`
+	OnlyCgroup             *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns              *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings                  *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate             *ebpf.VariableSpec `ebpf:"sample_rate"`
+	SeriousBudgetPerWindow *ebpf.VariableSpec `ebpf:"serious_budget_per_window"`
+	Stream                 *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -248,6 +256,7 @@ type bpfMaps struct {
 	EventBudget        *ebpf.Map `ebpf:"event_budget"`
 	Events             *ebpf.Map `ebpf:"events"`
 	EventsLostTotal    *ebpf.Map `ebpf:"events_lost_total"`
+	EventsSampledTotal *ebpf.Map `ebpf:"events_sampled_total"`
 	EventsTotal        *ebpf.Map `ebpf:"events_total"`
 	FileAccessTotal    *ebpf.Map `ebpf:"file_access_total"`
 	MapEvictions       *ebpf.Map `ebpf:"map_evictions"`
@@ -256,6 +265,7 @@ type bpfMaps struct {
 	PendingChanges     *ebpf.Map `ebpf:"pending_changes"`
 	PendingOpens       *ebpf.Map `ebpf:"pending_opens"`
 	Processes          *ebpf.Map `ebpf:"processes"`
+	SeriousEvents      *ebpf.Map `ebpf:"serious_events"`
 	WatchedDirectories *ebpf.Map `ebpf:"watched_directories"`
 	WatchedNames       *ebpf.Map `ebpf:"watched_names"`
 	WatchedObjects     *ebpf.Map `ebpf:"watched_objects"`
@@ -268,6 +278,7 @@ func (m *bpfMaps) Close() error {
 		m.EventBudget,
 		m.Events,
 		m.EventsLostTotal,
+		m.EventsSampledTotal,
 		m.EventsTotal,
 		m.FileAccessTotal,
 		m.MapEvictions,
@@ -276,6 +287,7 @@ func (m *bpfMaps) Close() error {
 		m.PendingChanges,
 		m.PendingOpens,
 		m.Processes,
+		m.SeriousEvents,
 		m.WatchedDirectories,
 		m.WatchedNames,
 		m.WatchedObjects,
@@ -287,13 +299,15 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed        *ebpf.Variable `ebpf:"detailed"`
-	Filter          *ebpf.Variable `ebpf:"filter"`
-	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
-	Rings           *ebpf.Variable `ebpf:"rings"`
-	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
+	BudgetPerWindow        *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed               *ebpf.Variable `ebpf:"detailed"`
+	Filter                 *ebpf.Variable `ebpf:"filter"`
+	OnlyCgroup             *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns              *ebpf.Variable `ebpf:"only_netns"`
+	Rings                  *ebpf.Variable `ebpf:"rings"`
+	SampleRate             *ebpf.Variable `ebpf:"sample_rate"`
+	SeriousBudgetPerWindow *ebpf.Variable `ebpf:"serious_budget_per_window"`
+	Stream                 *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

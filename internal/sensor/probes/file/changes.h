@@ -12,9 +12,10 @@
 
 #include "calls.h"
 #include "counters.h"
+#include "events.h"
 #include "watch.h"
 
-enum { ALIASES_MAX = 4, INODES_MAX = 4, COUNTED_MAX = 8, PENDING_MAX = 512 };
+enum { ALIASES_MAX = 4, NAMED_MAX = 4, INODES_MAX = 4, COUNTED_MAX = 8, PENDING_MAX = 512 };
 
 /* The watched names of one inode. */
 struct names {
@@ -33,6 +34,13 @@ struct change {
 	__u32 generation;
 };
 
+/* How a watched name reads, which after the call may be gone. */
+struct named {
+	__u64 id;
+	__u64 directory; /* address of its dentry */
+	__u8 text[NAME_LEN];
+};
+
 /* What one thread is changing. */
 struct pending {
 	__u32 count;
@@ -40,8 +48,9 @@ struct pending {
 	struct names after;
 	struct change changes[INODES_MAX];
 	__u64 counted[COUNTED_MAX];
+	struct named named[NAMED_MAX];
 	__u32 counted_count;
-	__u32 pad;
+	__u32 named_count;
 };
 
 struct {
@@ -93,8 +102,27 @@ static __always_inline struct dentry *alias_of(struct hlist_node *node)
 	return (void *)((__u64)node - bpf_core_field_offset(struct dentry, d_u.d_alias));
 }
 
+/* Remembers how a watched name reads, for the event. */
+static __always_inline void remember_name(struct pending *pending, __u64 id, struct dentry *dentry)
+{
+	__u32 i;
+
+	if (!stream)
+		return;
+	for (i = 0; i < NAMED_MAX && i < pending->named_count; i++)
+		if (pending->named[i].id == id)
+			return;
+	i = pending->named_count;
+	if (i >= NAMED_MAX)
+		return;
+	pending->named[i].id = id;
+	pending->named[i].directory = (__u64)BPF_CORE_READ(dentry, d_parent);
+	bpf_probe_read_kernel_str(pending->named[i].text, NAME_LEN, BPF_CORE_READ(dentry, d_name.name));
+	pending->named_count = i + 1;
+}
+
 /* Collects the watched names among the names that the inode has now. */
-__noinline int scan_names(__u64 inode, struct names *names)
+__noinline int scan_names(struct pending *pending, __u64 inode, struct names *names)
 {
 	struct hlist_node *node = BPF_CORE_READ((struct inode *)inode, i_dentry.first);
 	struct dentry *dentry;
@@ -102,7 +130,7 @@ __noinline int scan_names(__u64 inode, struct names *names)
 	__u32 i, count = 0;
 	__u64 id;
 
-	if (!names)
+	if (!pending || !names)
 		return 0;
 	for (i = 0; i < ALIASES_MAX && node; i++) {
 		dentry = alias_of(node);
@@ -115,6 +143,7 @@ __noinline int scan_names(__u64 inode, struct names *names)
 		names->ids[count] = id;
 		names->watches[count] = watch;
 		count++;
+		remember_name(pending, id, dentry);
 	}
 	names->count = count;
 	return 0;
@@ -144,18 +173,19 @@ __noinline int begin_change(__u64 owner, __u64 address)
 	change->inode = address;
 	change->number = BPF_CORE_READ(inode, i_ino);
 	change->generation = BPF_CORE_READ(inode, i_generation);
-	scan_names(address, &change->before);
+	scan_names(pending, address, &change->before);
 	node = BPF_CORE_READ(inode, i_dentry.first);
 	change->id = node ? match_file(address, (__u64)alias_of(node), 0, &change->watch) : 0;
 	pending->count = i + 1;
 	return 0;
 }
 
-__noinline int count_access(__u32 severities, __u32 operation);
+__noinline int count_access(__u32 severities, __u32 operation, __u64 dentry, __u64 mount, __u64 name);
 
 /* Counts a write to a name, unless this call has counted it already. */
-static __always_inline void count_once(struct pending *pending, __u64 id, const struct watch *watch)
+static __always_inline void count_once(struct pending *pending, __u64 id, const struct watch *watch, __u64 dentry)
 {
+	__u64 name = 0;
 	__u32 i;
 
 	for (i = 0; i < COUNTED_MAX && i < pending->counted_count; i++)
@@ -166,7 +196,13 @@ static __always_inline void count_once(struct pending *pending, __u64 id, const 
 		pending->counted[i] = id;
 		pending->counted_count = i + 1;
 	}
-	count_access(severities_of(watch), OPERATION_WRITE);
+	for (i = 0; stream && !dentry && i < NAMED_MAX && i < pending->named_count; i++) {
+		if (pending->named[i].id == id) {
+			dentry = pending->named[i].directory;
+			name = address(pending->named[i].text);
+		}
+	}
+	count_access(severities_of(watch), OPERATION_WRITE, dentry, 0, name);
 }
 
 /* Counts the names of a that are not among those of b. */
@@ -182,7 +218,7 @@ __noinline int count_difference(struct pending *pending, struct names *a, struct
 		for (j = 0; j < ALIASES_MAX; j++)
 			kept |= j < b->count && b->ids[j] == a->ids[i];
 		if (!kept)
-			count_once(pending, a->ids[i], &a->watches[i]);
+			count_once(pending, a->ids[i], &a->watches[i], 0);
 	}
 	return 0;
 }
@@ -191,6 +227,7 @@ __noinline int count_difference(struct pending *pending, struct names *a, struct
 __noinline int end_change(__u64 owner, __u32 call, __s64 result)
 {
 	struct pending *pending = pending_of(owner, false);
+	struct hlist_node *node;
 	struct change *change;
 	struct inode *inode;
 	__u32 i;
@@ -199,17 +236,18 @@ __noinline int end_change(__u64 owner, __u32 call, __s64 result)
 		return 0;
 	for (i = 0; i < INODES_MAX && i < pending->count && !result; i++) {
 		change = &pending->changes[i];
+		inode = (void *)change->inode;
 		if (call == CALL_ATTRIBUTE) {
+			node = BPF_CORE_READ(inode, i_dentry.first);
 			if (change->id)
-				count_once(pending, change->id, &change->watch);
+				count_once(pending, change->id, &change->watch, node ? (__u64)alias_of(node) : 0);
 			continue;
 		}
 		/* it may have been freed, and another have taken its place */
-		inode = (void *)change->inode;
 		pending->after.count = 0;
 		if (BPF_CORE_READ(inode, i_ino) == change->number &&
 		    BPF_CORE_READ(inode, i_generation) == change->generation)
-			scan_names(change->inode, &pending->after);
+			scan_names(pending, change->inode, &pending->after);
 		count_difference(pending, &change->before, &pending->after);
 		count_difference(pending, &pending->after, &change->before);
 	}

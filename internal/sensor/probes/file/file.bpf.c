@@ -32,17 +32,55 @@ enum {
 
 COUNTER(file_access_total, SEVERITY_COUNT *OPERATION_COUNT);
 
-/* A function of its own, so that the event is off the stack while names are looked up. */
-__noinline int count_access(__u32 severities, __u32 operation)
+/*
+ * The file's path: a dentry and its mount, 0 if the hook has none; and, if the
+ * file had it before the call, a name, then the dentry is its directory's.
+ */
+static __always_inline void see_file(struct event_with_texts *event, __u64 dentry, __u64 mount, __u64 name)
+{
+	__u16 *length = &event->event.lengths[1];
+	struct mount *shows = (void *)mount;
+
+	if (!dentry) {
+		cut(&event->event, 1);
+		return;
+	}
+	if (!shows)
+		shows = mount_for((void *)dentry);
+	if (name && !write_component(event->second, length, (void *)name))
+		cut(&event->event, 1);
+	if (!write_rest(event->second, length, (void *)dentry, shows) || !shows)
+		cut(&event->event, 1);
+}
+
+/* The verifier goes through it once, not for each hook. */
+__noinline int report_access(__u32 access, __u64 dentry, __u64 mount, __u64 name)
+{
+	__u32 severity = access >> 8, operation = access & 0xff;
+	bool serious = severity == SEVERITY_CRITICAL && operation == OPERATION_WRITE;
+	struct event_with_texts *event = reserve(PROBE_FILE, EVENT_FILE, serious, sizeof(*event));
+
+	if (!event)
+		return 0;
+	event->event.what = severity;
+	event->event.how = operation;
+	see_current(&event->event, has_current_btf());
+	see_class(&event->event);
+	see_executable((void *)event, has_current_btf());
+	see_file(event, dentry, mount, name);
+	deliver(event, serious, sizeof(*event));
+	return 0;
+}
+
+__noinline int count_access(__u32 severities, __u32 operation, __u64 dentry, __u64 mount, __u64 name)
 {
 	__u32 severity = (severities >> (operation & 1) * 8) & 0xff;
-	struct event event = { .what = severity, .how = operation };
 
 	if (severity >= SEVERITY_COUNT)
 		return 0;
 	add(&file_access_total, severity * OPERATION_COUNT + (operation & 1), 1);
-	if (detailed)
-		emit(&event, PROBE_FILE, EVENT_FILE);
+	if (stream)
+		report_access(severity << 8 | operation, dentry, mount, name);
 	return 0;
 }
 
@@ -53,14 +91,16 @@ __noinline int opened(__u64 address, bool truncated)
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
 	__u32 mode = BPF_CORE_READ(file, f_mode);
 	struct watch watch = UNWATCHED;
-	__u64 mount;
+	__u64 mount, dentry;
 
 	if (mode & FMODE_PATH_BIT)
 		return 0;
-	mount = (__u64)BPF_CORE_READ(file, f_path.mnt) - bpf_core_field_offset(struct mount, mnt);
-	if (!match_file((__u64)inode, (__u64)BPF_CORE_READ(file, f_path.dentry), mount, &watch))
+	mount = (__u64)mount_of(BPF_CORE_READ(file, f_path.mnt));
+	dentry = (__u64)BPF_CORE_READ(file, f_path.dentry);
+	if (!match_file((__u64)inode, dentry, mount, &watch))
 		return 0;
-	count_access(severities_of(&watch), (mode & FMODE_WRITE_BIT) || truncated ? OPERATION_WRITE : OPERATION_READ);
+	count_access(severities_of(&watch), (mode & FMODE_WRITE_BIT) || truncated ? OPERATION_WRITE : OPERATION_READ,
+		     dentry, mount, 0);
 	return 0;
 }
 
@@ -178,7 +218,7 @@ static __always_inline int ctime_changed(struct inode *inode)
 		return 0;
 	} else {
 		number = syscall_number(regs);
-		call = is_compat_call(task, regs) ? compat_call(number) : native_call(number);
+		call = is_compat_call(regs) ? compat_call(number) : native_call(number);
 	}
 	if (call == CALL_NONE || !in_scope())
 		return 0;
@@ -247,10 +287,9 @@ ON_CHANGE(ftruncate, CALL_ATTRIBUTE)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long result)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	enum call call;
 
-	if (!is_compat_call(task, regs))
+	if (!is_compat_call(regs))
 		return 0;
 	call = compat_call(syscall_number(regs));
 	if (call == CALL_OPEN)

@@ -19,6 +19,7 @@ const (
 	bpfMapEventBudget               = "event_budget"
 	bpfMapEvents                    = "events"
 	bpfMapEventsLostTotal           = "events_lost_total"
+	bpfMapEventsSampledTotal        = "events_sampled_total"
 	bpfMapEventsTotal               = "events_total"
 	bpfMapIoUringSetupTotal         = "io_uring_setup_total"
 	bpfMapKernelModuleFailuresTotal = "kernel_module_failures_total"
@@ -26,6 +27,7 @@ const (
 	bpfMapMapEvictions              = "map_evictions"
 	bpfMapModuleNames               = "module_names"
 	bpfMapProcesses                 = "processes"
+	bpfMapSeriousEvents             = "serious_events"
 	bpfProgOnClassicIoUringCreate   = "on_classic_io_uring_create"
 	bpfProgOnCompatSysExit          = "on_compat_sys_exit"
 	bpfProgOnExitDeleteModule       = "on_exit_delete_module"
@@ -41,6 +43,8 @@ const (
 	bpfVarOnlyNetns                 = "only_netns"
 	bpfVarRings                     = "rings"
 	bpfVarSampleRate                = "sample_rate"
+	bpfVarSeriousBudgetPerWindow    = "serious_budget_per_window"
+	bpfVarStream                    = "stream"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -103,6 +107,7 @@ type bpfMapSpecs struct {
 	EventBudget               *ebpf.MapSpec `ebpf:"event_budget"`
 	Events                    *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal           *ebpf.MapSpec `ebpf:"events_lost_total"`
+	EventsSampledTotal        *ebpf.MapSpec `ebpf:"events_sampled_total"`
 	EventsTotal               *ebpf.MapSpec `ebpf:"events_total"`
 	IoUringSetupTotal         *ebpf.MapSpec `ebpf:"io_uring_setup_total"`
 	KernelModuleFailuresTotal *ebpf.MapSpec `ebpf:"kernel_module_failures_total"`
@@ -110,18 +115,21 @@ type bpfMapSpecs struct {
 	MapEvictions              *ebpf.MapSpec `ebpf:"map_evictions"`
 	ModuleNames               *ebpf.MapSpec `ebpf:"module_names"`
 	Processes                 *ebpf.MapSpec `ebpf:"processes"`
+	SeriousEvents             *ebpf.MapSpec `ebpf:"serious_events"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
-	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
-	Rings           *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
+	BudgetPerWindow        *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed               *ebpf.VariableSpec `ebpf:"detailed"`
+	OnlyCgroup             *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns              *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings                  *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate             *ebpf.VariableSpec `ebpf:"sample_rate"`
+	SeriousBudgetPerWindow *ebpf.VariableSpec `ebpf:"serious_budget_per_window"`
+	Stream                 *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -147,6 +155,7 @@ type bpfMaps struct {
 	EventBudget               *ebpf.Map `ebpf:"event_budget"`
 	Events                    *ebpf.Map `ebpf:"events"`
 	EventsLostTotal           *ebpf.Map `ebpf:"events_lost_total"`
+	EventsSampledTotal        *ebpf.Map `ebpf:"events_sampled_total"`
 	EventsTotal               *ebpf.Map `ebpf:"events_total"`
 	IoUringSetupTotal         *ebpf.Map `ebpf:"io_uring_setup_total"`
 	KernelModuleFailuresTotal *ebpf.Map `ebpf:"kernel_module_failures_total"`
@@ -154,6 +163,7 @@ type bpfMaps struct {
 	MapEvictions              *ebpf.Map `ebpf:"map_evictions"`
 	ModuleNames               *ebpf.Map `ebpf:"module_names"`
 	Processes                 *ebpf.Map `ebpf:"processes"`
+	SeriousEvents             *ebpf.Map `ebpf:"serious_events"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -161,6 +171,7 @@ func (m *bpfMaps) Close() error {
 		m.EventBudget,
 		m.Events,
 		m.EventsLostTotal,
+		m.EventsSampledTotal,
 		m.EventsTotal,
 		m.IoUringSetupTotal,
 		m.KernelModuleFailuresTotal,
@@ -168,6 +179,7 @@ func (m *bpfMaps) Close() error {
 		m.MapEvictions,
 		m.ModuleNames,
 		m.Processes,
+		m.SeriousEvents,
 	)
 }
 
@@ -175,12 +187,14 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed        *ebpf.Variable `ebpf:"detailed"`
-	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
-	Rings           *ebpf.Variable `ebpf:"rings"`
-	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
+	BudgetPerWindow        *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed               *ebpf.Variable `ebpf:"detailed"`
+	OnlyCgroup             *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns              *ebpf.Variable `ebpf:"only_netns"`
+	Rings                  *ebpf.Variable `ebpf:"rings"`
+	SampleRate             *ebpf.Variable `ebpf:"sample_rate"`
+	SeriousBudgetPerWindow *ebpf.Variable `ebpf:"serious_budget_per_window"`
+	Stream                 *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

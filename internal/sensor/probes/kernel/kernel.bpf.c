@@ -37,7 +37,7 @@ static __always_inline int name_module(const char *text)
 	__u32 tid = bpf_get_current_pid_tgid();
 	struct module_name name = {};
 
-	if (!detailed || !in_scope())
+	if (!stream || !in_scope())
 		return 0;
 	bpf_probe_read_kernel_str(name.text, sizeof(name.text), text);
 	if (bpf_map_update_elem(&module_names, &tid, &name, BPF_ANY))
@@ -47,15 +47,24 @@ static __always_inline int name_module(const char *text)
 
 static __noinline int report(enum module_action action, enum result result)
 {
-	struct event event = { .what = action, .how = result };
 	__u32 tid = bpf_get_current_pid_tgid();
 	struct module_name *name = bpf_map_lookup_elem(&module_names, &tid);
+	struct event_with_texts *event = reserve(PROBE_KERNEL, EVENT_MODULE, true, sizeof(*event));
 
-	if (name) {
-		__builtin_memcpy(event.name, name->text, sizeof(event.name));
-		bpf_map_delete_elem(&module_names, &tid);
+	if (event) {
+		event->event.what = action;
+		event->event.how = result;
+		if (name) {
+			__builtin_memcpy(event->second, name->text, sizeof(name->text));
+			event->event.lengths[1] = sizeof(name->text);
+		}
+		see_current(&event->event, has_current_btf());
+		see_class(&event->event);
+		see_executable((void *)event, has_current_btf());
+		deliver(event, true, sizeof(*event));
 	}
-	emit(&event, PROBE_KERNEL, EVENT_MODULE);
+	if (name)
+		bpf_map_delete_elem(&module_names, &tid);
 	return 0;
 }
 
@@ -67,7 +76,7 @@ static __always_inline int leave(enum module_action action, long ret)
 		add(&kernel_module_failures_total, action, 1);
 	else
 		add(&kernel_module_total, action, 1);
-	if (detailed)
+	if (stream)
 		report(action, ret < 0 ? RESULT_FAILURE : RESULT_SUCCESS);
 	return 0;
 }
@@ -125,7 +134,7 @@ int BPF_PROG(on_module_free, struct module *module)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
 {
-	if (!is_compat_call((void *)bpf_get_current_task(), regs))
+	if (!is_compat_call(regs))
 		return 0;
 	switch (syscall_number(regs)) {
 	case COMPAT_INIT_MODULE:

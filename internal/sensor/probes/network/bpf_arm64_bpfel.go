@@ -22,18 +22,20 @@ const (
 	bpfMapEventBudget                = "event_budget"
 	bpfMapEvents                     = "events"
 	bpfMapEventsLostTotal            = "events_lost_total"
+	bpfMapEventsSampledTotal         = "events_sampled_total"
 	bpfMapEventsTotal                = "events_total"
 	bpfMapFlowBalance                = "flow_balance"
+	bpfMapFlowRing                   = "flow_ring"
 	bpfMapFlows                      = "flows"
 	bpfMapGuards                     = "guards"
 	bpfMapListeners                  = "listeners"
 	bpfMapMapEvictions               = "map_evictions"
 	bpfMapPending                    = "pending"
 	bpfMapProcesses                  = "processes"
+	bpfMapSeriousEvents              = "serious_events"
 	bpfMapSockets                    = "sockets"
 	bpfMapStoodIn                    = "stood_in"
 	bpfMapTcpActive                  = "tcp_active"
-	bpfProgCountFlows                = "count_flows"
 	bpfProgFillSockets               = "fill_sockets"
 	bpfProgFindGuard                 = "find_guard"
 	bpfProgOnClassicInetSockSetState = "on_classic_inet_sock_set_state"
@@ -60,14 +62,18 @@ const (
 	bpfProgOnSockSendLength          = "on_sock_send_length"
 	bpfProgOnUdpSendmsg              = "on_udp_sendmsg"
 	bpfProgOnUdpv6Sendmsg            = "on_udpv6_sendmsg"
+	bpfProgSweepFlows                = "sweep_flows"
 	bpfVarBudgetPerWindow            = "budget_per_window"
 	bpfVarDetailed                   = "detailed"
+	bpfVarFlowCleared                = "flow_cleared"
 	bpfVarGuardDistance              = "guard_distance"
 	bpfVarGuardedProgram             = "guarded_program"
 	bpfVarOnlyCgroup                 = "only_cgroup"
 	bpfVarOnlyNetns                  = "only_netns"
 	bpfVarRings                      = "rings"
 	bpfVarSampleRate                 = "sample_rate"
+	bpfVarSeriousBudgetPerWindow     = "serious_budget_per_window"
+	bpfVarStream                     = "stream"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -112,7 +118,6 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	CountFlows                *ebpf.ProgramSpec `ebpf:"count_flows"`
 	FillSockets               *ebpf.ProgramSpec `ebpf:"fill_sockets"`
 	FindGuard                 *ebpf.ProgramSpec `ebpf:"find_guard"`
 	OnClassicInetSockSetState *ebpf.ProgramSpec `ebpf:"on_classic_inet_sock_set_state"`
@@ -139,43 +144,50 @@ type bpfProgramSpecs struct {
 	OnSockSendLength          *ebpf.ProgramSpec `ebpf:"on_sock_send_length"`
 	OnUdpSendmsg              *ebpf.ProgramSpec `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg            *ebpf.ProgramSpec `ebpf:"on_udpv6_sendmsg"`
+	SweepFlows                *ebpf.ProgramSpec `ebpf:"sweep_flows"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Callers           *ebpf.MapSpec `ebpf:"callers"`
-	ConnectErrorTotal *ebpf.MapSpec `ebpf:"connect_error_total"`
-	ConnectTotal      *ebpf.MapSpec `ebpf:"connect_total"`
-	EventBudget       *ebpf.MapSpec `ebpf:"event_budget"`
-	Events            *ebpf.MapSpec `ebpf:"events"`
-	EventsLostTotal   *ebpf.MapSpec `ebpf:"events_lost_total"`
-	EventsTotal       *ebpf.MapSpec `ebpf:"events_total"`
-	FlowBalance       *ebpf.MapSpec `ebpf:"flow_balance"`
-	Flows             *ebpf.MapSpec `ebpf:"flows"`
-	Guards            *ebpf.MapSpec `ebpf:"guards"`
-	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
-	MapEvictions      *ebpf.MapSpec `ebpf:"map_evictions"`
-	Pending           *ebpf.MapSpec `ebpf:"pending"`
-	Processes         *ebpf.MapSpec `ebpf:"processes"`
-	Sockets           *ebpf.MapSpec `ebpf:"sockets"`
-	StoodIn           *ebpf.MapSpec `ebpf:"stood_in"`
-	TcpActive         *ebpf.MapSpec `ebpf:"tcp_active"`
+	Callers            *ebpf.MapSpec `ebpf:"callers"`
+	ConnectErrorTotal  *ebpf.MapSpec `ebpf:"connect_error_total"`
+	ConnectTotal       *ebpf.MapSpec `ebpf:"connect_total"`
+	EventBudget        *ebpf.MapSpec `ebpf:"event_budget"`
+	Events             *ebpf.MapSpec `ebpf:"events"`
+	EventsLostTotal    *ebpf.MapSpec `ebpf:"events_lost_total"`
+	EventsSampledTotal *ebpf.MapSpec `ebpf:"events_sampled_total"`
+	EventsTotal        *ebpf.MapSpec `ebpf:"events_total"`
+	FlowBalance        *ebpf.MapSpec `ebpf:"flow_balance"`
+	FlowRing           *ebpf.MapSpec `ebpf:"flow_ring"`
+	Flows              *ebpf.MapSpec `ebpf:"flows"`
+	Guards             *ebpf.MapSpec `ebpf:"guards"`
+	Listeners          *ebpf.MapSpec `ebpf:"listeners"`
+	MapEvictions       *ebpf.MapSpec `ebpf:"map_evictions"`
+	Pending            *ebpf.MapSpec `ebpf:"pending"`
+	Processes          *ebpf.MapSpec `ebpf:"processes"`
+	SeriousEvents      *ebpf.MapSpec `ebpf:"serious_events"`
+	Sockets            *ebpf.MapSpec `ebpf:"sockets"`
+	StoodIn            *ebpf.MapSpec `ebpf:"stood_in"`
+	TcpActive          *ebpf.MapSpec `ebpf:"tcp_active"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
-	GuardDistance   *ebpf.VariableSpec `ebpf:"guard_distance"`
-	GuardedProgram  *ebpf.VariableSpec `ebpf:"guarded_program"`
-	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
-	Rings           *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
+	BudgetPerWindow        *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed               *ebpf.VariableSpec `ebpf:"detailed"`
+	FlowCleared            *ebpf.VariableSpec `ebpf:"flow_cleared"`
+	GuardDistance          *ebpf.VariableSpec `ebpf:"guard_distance"`
+	GuardedProgram         *ebpf.VariableSpec `ebpf:"guarded_program"`
+	OnlyCgroup             *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns              *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings                  *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate             *ebpf.VariableSpec `ebpf:"sample_rate"`
+	SeriousBudgetPerWindow *ebpf.VariableSpec `ebpf:"serious_budget_per_window"`
+	Stream                 *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -198,23 +210,26 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Callers           *ebpf.Map `ebpf:"callers"`
-	ConnectErrorTotal *ebpf.Map `ebpf:"connect_error_total"`
-	ConnectTotal      *ebpf.Map `ebpf:"connect_total"`
-	EventBudget       *ebpf.Map `ebpf:"event_budget"`
-	Events            *ebpf.Map `ebpf:"events"`
-	EventsLostTotal   *ebpf.Map `ebpf:"events_lost_total"`
-	EventsTotal       *ebpf.Map `ebpf:"events_total"`
-	FlowBalance       *ebpf.Map `ebpf:"flow_balance"`
-	Flows             *ebpf.Map `ebpf:"flows"`
-	Guards            *ebpf.Map `ebpf:"guards"`
-	Listeners         *ebpf.Map `ebpf:"listeners"`
-	MapEvictions      *ebpf.Map `ebpf:"map_evictions"`
-	Pending           *ebpf.Map `ebpf:"pending"`
-	Processes         *ebpf.Map `ebpf:"processes"`
-	Sockets           *ebpf.Map `ebpf:"sockets"`
-	StoodIn           *ebpf.Map `ebpf:"stood_in"`
-	TcpActive         *ebpf.Map `ebpf:"tcp_active"`
+	Callers            *ebpf.Map `ebpf:"callers"`
+	ConnectErrorTotal  *ebpf.Map `ebpf:"connect_error_total"`
+	ConnectTotal       *ebpf.Map `ebpf:"connect_total"`
+	EventBudget        *ebpf.Map `ebpf:"event_budget"`
+	Events             *ebpf.Map `ebpf:"events"`
+	EventsLostTotal    *ebpf.Map `ebpf:"events_lost_total"`
+	EventsSampledTotal *ebpf.Map `ebpf:"events_sampled_total"`
+	EventsTotal        *ebpf.Map `ebpf:"events_total"`
+	FlowBalance        *ebpf.Map `ebpf:"flow_balance"`
+	FlowRing           *ebpf.Map `ebpf:"flow_ring"`
+	Flows              *ebpf.Map `ebpf:"flows"`
+	Guards             *ebpf.Map `ebpf:"guards"`
+	Listeners          *ebpf.Map `ebpf:"listeners"`
+	MapEvictions       *ebpf.Map `ebpf:"map_evictions"`
+	Pending            *ebpf.Map `ebpf:"pending"`
+	Processes          *ebpf.Map `ebpf:"processes"`
+	SeriousEvents      *ebpf.Map `ebpf:"serious_events"`
+	Sockets            *ebpf.Map `ebpf:"sockets"`
+	StoodIn            *ebpf.Map `ebpf:"stood_in"`
+	TcpActive          *ebpf.Map `ebpf:"tcp_active"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -225,14 +240,17 @@ func (m *bpfMaps) Close() error {
 		m.EventBudget,
 		m.Events,
 		m.EventsLostTotal,
+		m.EventsSampledTotal,
 		m.EventsTotal,
 		m.FlowBalance,
+		m.FlowRing,
 		m.Flows,
 		m.Guards,
 		m.Listeners,
 		m.MapEvictions,
 		m.Pending,
 		m.Processes,
+		m.SeriousEvents,
 		m.Sockets,
 		m.StoodIn,
 		m.TcpActive,
@@ -243,21 +261,23 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed        *ebpf.Variable `ebpf:"detailed"`
-	GuardDistance   *ebpf.Variable `ebpf:"guard_distance"`
-	GuardedProgram  *ebpf.Variable `ebpf:"guarded_program"`
-	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
-	Rings           *ebpf.Variable `ebpf:"rings"`
-	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
+	BudgetPerWindow        *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed               *ebpf.Variable `ebpf:"detailed"`
+	FlowCleared            *ebpf.Variable `ebpf:"flow_cleared"`
+	GuardDistance          *ebpf.Variable `ebpf:"guard_distance"`
+	GuardedProgram         *ebpf.Variable `ebpf:"guarded_program"`
+	OnlyCgroup             *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns              *ebpf.Variable `ebpf:"only_netns"`
+	Rings                  *ebpf.Variable `ebpf:"rings"`
+	SampleRate             *ebpf.Variable `ebpf:"sample_rate"`
+	SeriousBudgetPerWindow *ebpf.Variable `ebpf:"serious_budget_per_window"`
+	Stream                 *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	CountFlows                *ebpf.Program `ebpf:"count_flows"`
 	FillSockets               *ebpf.Program `ebpf:"fill_sockets"`
 	FindGuard                 *ebpf.Program `ebpf:"find_guard"`
 	OnClassicInetSockSetState *ebpf.Program `ebpf:"on_classic_inet_sock_set_state"`
@@ -284,11 +304,11 @@ type bpfPrograms struct {
 	OnSockSendLength          *ebpf.Program `ebpf:"on_sock_send_length"`
 	OnUdpSendmsg              *ebpf.Program `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg            *ebpf.Program `ebpf:"on_udpv6_sendmsg"`
+	SweepFlows                *ebpf.Program `ebpf:"sweep_flows"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
-		p.CountFlows,
 		p.FillSockets,
 		p.FindGuard,
 		p.OnClassicInetSockSetState,
@@ -315,6 +335,7 @@ func (p *bpfPrograms) Close() error {
 		p.OnSockSendLength,
 		p.OnUdpSendmsg,
 		p.OnUdpv6Sendmsg,
+		p.SweepFlows,
 	)
 }
 

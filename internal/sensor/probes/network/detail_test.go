@@ -47,14 +47,14 @@ func events(t *testing.T, p *probe.Probe) []abi.Event {
 // seen is the part of an event that these tests compare.
 type seen struct {
 	kind, what, how uint8
-	port            uint32
+	port            uint16
 	tgid            uint32
 	comm            string
 }
 
 func summary(e abi.Event) seen {
 	name, _, _ := bytes.Cut(bytesOf(e.Comm[:]), []byte{0})
-	return seen{e.Kind, e.What, e.How, e.B, e.Tgid, string(name)}
+	return seen{e.Kind, e.What, e.How, e.Port, e.Tgid, string(name)}
 }
 
 func bytesOf[T ~uint8 | ~int8](in []T) []byte {
@@ -75,7 +75,7 @@ func TestDetail(t *testing.T) {
 func testDetail(t *testing.T, version ipVersion) {
 	s := newSpace(t)
 	settings := s.only()
-	settings.Constants["detailed"] = true
+	settings.Constants["stream"], settings.Constants["detailed"] = true, true
 	p := start(t, settings)
 	self := uint32(os.Getpid())
 	var comm [16]byte
@@ -123,11 +123,11 @@ func testDetail(t *testing.T, version ipVersion) {
 	connect, failed := uint8(abi.EventConnect), uint8(abi.EventConnectError)
 	want := []seen{
 		// On loopback the client is established first.
-		{connect, 1, 0, uint32(serverPort), self, string(name)},
-		{connect, 0, 0, uint32(clientPort), 0, ""},
-		{failed, uint8(reset), 0, uint32(serverPort), 0, ""},
+		{connect, 1, 0, uint16(serverPort), self, string(name)},
+		{connect, 0, 0, uint16(clientPort), 0, ""},
+		{failed, uint8(reset), 0, uint16(serverPort), 0, ""},
 		{failed, uint8(refused), 0, 1, self, string(name)},
-		{connect, 1, 1, uint32(udpPort), self, string(name)},
+		{connect, 1, 1, uint16(udpPort), self, string(name)},
 		{connect, 0, 1, 0, self, string(name)},
 	}
 	if len(got) != len(want) {
@@ -173,8 +173,10 @@ func TestPrograms(t *testing.T) {
 		for name, program := range object.Programs {
 			one := object.Copy()
 			one.Programs = map[string]*ebpf.ProgramSpec{name: program.Copy()}
-			if err := one.Variables["detailed"].Set(detailed); err != nil {
-				t.Fatal(err)
+			for _, constant := range []string{"stream", "detailed"} {
+				if err := one.Variables[constant].Set(detailed); err != nil {
+					t.Fatal(err)
+				}
 			}
 			collection, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{
 				Programs: ebpf.ProgramOptions{KernelTypes: host.BTF},

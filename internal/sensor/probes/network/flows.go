@@ -3,59 +3,43 @@
 package network
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"security-exporter/internal/sensor/probe"
 )
 
-// directions has the size of abi.Directions, as a constant.
-var directions [2]struct{}
-
-// flowReading is what one walk of the flow table has found.
-type flowReading struct {
-	active  [len(directions)]uint64
+// sweepReading is what the last sweep of the flow table has found.
+type sweepReading struct {
 	entries int    // with those that are over and not yet taken out
 	evicted uint64 // since the start
 }
 
-// flowCount walks the flow table, at most once for a scrape that asks for
-// several things. It is safe for concurrent use.
-type flowCount struct {
-	mu     sync.Mutex
-	taken  time.Time
-	last   flowReading
-	warned bool
+// sweeper takes flows that are long over out of the table. It is safe for
+// concurrent use.
+type sweeper struct {
+	mu   sync.Mutex
+	last sweepReading
 }
 
-const sameScrape = 250 * time.Millisecond
-
-func (f *flowCount) count(p *probe.Probe) flowReading {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.taken) > sameScrape {
-		f.taken = now
-		if err := f.walk(p); err != nil && !f.warned {
-			p.Log().Warn("active UDP flows are not known", "err", err)
-			f.warned = true
-		}
-	}
-	return f.last
+func (s *sweeper) reading() sweepReading {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
 }
 
-// What the iterator writes for a flow that is not active.
-const (
-	flowOver = iota + byte(len(directions))
-	flowTakenOut
-)
-
-// walk runs the iterator. What went into the table and neither came out nor
+// sweep runs the iterator. What went into the table and neither came out nor
 // is there was evicted. The balance is read first: what comes in during the
 // walk may hide an eviction until the next one. The walk may miss an entry
 // that moves, so a table that is less than half full has evicted nothing.
-func (f *flowCount) walk(p *probe.Probe) error {
+func (s *sweeper) sweep(p *probe.Probe) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	table := p.Map("flows")
 	if table == nil {
 		return nil
@@ -64,32 +48,78 @@ func (f *flowCount) walk(p *probe.Probe) error {
 	if err != nil {
 		return err
 	}
-	if balance == int64(f.last.evicted) {
-		f.last = flowReading{evicted: f.last.evicted} // nothing to walk over
+	if balance == int64(s.last.evicted) {
+		s.last.entries = 0 // nothing to walk over
 		return nil
 	}
-	states, err := p.Iterate("count_flows", 2*int64(table.MaxEntries()))
+	states, err := p.Iterate("sweep_flows", 2*int64(table.MaxEntries()))
 	if err != nil {
 		return err
 	}
-	next := flowReading{evicted: f.last.evicted}
-	gone := balance
+	next := sweepReading{evicted: s.last.evicted}
+	gone := balance - int64(len(states))
 	for _, state := range states {
-		gone--
-		if state == flowTakenOut {
-			continue
-		}
-		next.entries++
-		if state < flowOver {
-			next.active[state]++
+		if state == flowStays {
+			next.entries++
 		}
 	}
 	mayEvict := balance-int64(next.evicted) >= int64(table.MaxEntries()/2)
 	if mayEvict && gone > int64(next.evicted) {
 		next.evicted = uint64(gone)
 	}
-	f.last = next
+	s.last = next
 	return nil
+}
+
+// flowStays is what the iterator writes for a flow that it leaves.
+const flowStays = 0
+
+// The ring of flows by the moment of their last datagram (flows.h).
+const (
+	flowUnitShift = 28
+	flowUnits     = 512
+	flowWindow    = 224
+)
+
+// directions has the size of abi.Directions, as a constant.
+var directions [2]struct{}
+
+// activeFlows adds up the flows with a datagram in the last 60 s, by
+// direction. now is the time since boot, CLOCK_MONOTONIC; a unit after the
+// last one that the programs cleared has seen no datagram.
+func activeFlows(p *probe.Probe, now time.Duration) (active [len(directions)]int64, err error) {
+	ring, cleared := p.Map("flow_ring"), p.Variable("flow_cleared")
+	if ring == nil || cleared == nil {
+		return active, errors.New("there is no flow ring")
+	}
+	var last uint64
+	if err := cleared.Get(&last); err != nil {
+		return active, fmt.Errorf("get flow_cleared: %w", err)
+	}
+	var counts [flowUnits][len(directions)]int64
+	if err := ring.Lookup(uint32(0), &counts); err != nil {
+		return active, fmt.Errorf("read the flow ring: %w", err)
+	}
+	unit := uint64(now) >> flowUnitShift
+	for back := uint64(0); back < flowWindow && back <= unit; back++ {
+		if unit-back > last {
+			continue
+		}
+		for direction, n := range counts[(unit-back)%flowUnits] {
+			active[direction] += n
+		}
+	}
+	for direction := range active {
+		active[direction] = max(0, active[direction])
+	}
+	return active, nil
+}
+
+// monotonic is the clock of the programs.
+func monotonic() time.Duration {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // cannot fail
+	return time.Duration(now.Nano())
 }
 
 // countKeys is the number of entries of a small table.

@@ -546,23 +546,22 @@ int on_recvmsg6_unconfirmed(struct bpf_sock_addr *ctx)
 	return LET_PASS;
 }
 
-/* What count_flows writes for a flow that is not active. */
-enum { FLOW_OVER = DIRECTION_COUNT, FLOW_TAKEN_OUT };
+/* What sweep_flows writes for each flow. */
+enum { FLOW_STAYS, FLOW_TAKEN_OUT };
 
 /*
- * iter/bpf_map_elem, 5.9, on the flow table, at each scrape. Writes one byte
- * for each flow: its direction, or that it is over. One that has been over for
- * as long again is taken out, so that what the table evicts is what it has no
- * room for. (A datagram in the
- * same nanoseconds, after two minutes of silence, would count twice.)
+ * iter/bpf_map_elem, 5.9, on the flow table, in every period. A flow that has
+ * been over for as long again is taken out, so that what the table evicts is
+ * what it has no room for. (A datagram in the same nanoseconds, after two
+ * minutes of silence, would count twice.)
  */
 SEC("iter/bpf_map_elem")
-int count_flows(struct bpf_iter__bpf_map_elem *ctx)
+int sweep_flows(struct bpf_iter__bpf_map_elem *ctx)
 {
 	struct flow_key *key = ctx->key, over;
 	struct flow *flow = ctx->value;
 	__u64 silent, now;
-	__u8 state;
+	__u8 state = FLOW_STAYS;
 
 	if (!key || !flow)
 		return 0;
@@ -574,8 +573,6 @@ int count_flows(struct bpf_iter__bpf_map_elem *ctx)
 			return 0;
 		add(&flow_balance, 0, -1);
 		state = FLOW_TAKEN_OUT;
-	} else {
-		state = silent >= FLOW_LIFETIME_NS ? FLOW_OVER : flow->direction;
 	}
 	bpf_seq_write(ctx->meta->seq, &state, sizeof(state));
 	return 0;

@@ -26,7 +26,7 @@ func New() *probe.Spec {
 	active := metric.New(metric.Gauge, "security_ebpf_connect_active",
 		"Connections now: TCP connections established and not closed, UDP flows with a datagram in the last 60 seconds.",
 		direction, protocol)
-	flows := &flowCount{}
+	flows := &sweeper{}
 	return &probe.Spec{
 		Index: int(abi.ProbeNetwork),
 		Load:  loadBpf,
@@ -47,13 +47,14 @@ func New() *probe.Spec {
 			{Name: "older connections", Auxiliary: true, Rungs: []probe.Rung{
 				{Hook: "iter/tcp", Programs: []string{"fill_sockets"}},
 			}},
-			{Name: "active flows", Auxiliary: true, Rungs: []probe.Rung{
-				{Hook: "iter/bpf_map_elem", Programs: []string{"count_flows"}},
+			{Name: "flows that are over", Auxiliary: true, Rungs: []probe.Rung{
+				{Hook: "iter/bpf_map_elem", Programs: []string{"sweep_flows"}},
 			}},
 		},
-		Started: started,
-		Collect: func(p *probe.Probe, batch *metric.Batch) { collect(p, active, flows, batch) },
-		Tables:  func(p *probe.Probe) []probe.Table { return tables(p, flows) },
+		Started:  started,
+		Collect:  func(p *probe.Probe, batch *metric.Batch) { collect(p, active, batch) },
+		Periodic: flows.sweep,
+		Tables:   func(p *probe.Probe) []probe.Table { return tables(p, flows) },
 	}
 }
 
@@ -138,22 +139,25 @@ func udpRungs() []probe.Rung {
 }
 
 // collect adds the gauge of both protocols: each has its own source.
-func collect(p *probe.Probe, active *metric.Metric, flows *flowCount, batch *metric.Batch) {
-	live := flows.count(p)
+func collect(p *probe.Probe, active *metric.Metric, batch *metric.Batch) {
+	udp, err := activeFlows(p, monotonic())
+	if err != nil {
+		p.Log().Warn("active UDP flows are not known", "err", err)
+	}
 	for i, direction := range abi.Directions {
 		tcp, err := p.Counter("tcp_active", uint32(i))
 		if err != nil {
 			p.Log().Warn("active TCP connections are not known", "err", err)
 		}
 		batch.Add(active, float64(max(tcp, 0)), direction, "tcp")
-		batch.Add(active, float64(live.active[i]), direction, "udp")
+		batch.Add(active, float64(udp[i]), direction, "udp")
 	}
 }
 
 // tables says how full the three tables are. Sockets has one entry for each
 // active connection; pending is empty but for calls in progress. Only the
 // flow table evicts by itself: the programs count what the others refuse.
-func tables(p *probe.Probe, flows *flowCount) []probe.Table {
+func tables(p *probe.Probe, flows *sweeper) []probe.Table {
 	var out []probe.Table
 	add := func(name string, index int, entries func(*ebpf.Map) int, evictions uint64) {
 		if m := p.Map(name); m != nil {
@@ -163,7 +167,7 @@ func tables(p *probe.Probe, flows *flowCount) []probe.Table {
 		}
 	}
 	add("sockets", int(abi.TableSockets), func(*ebpf.Map) int { return connections(p) }, 0)
-	live := flows.count(p)
+	live := flows.reading()
 	add("flows", int(abi.TableFlows), func(*ebpf.Map) int { return live.entries }, live.evicted)
 	add("pending", int(abi.TablePending), countKeys, 0)
 	return out

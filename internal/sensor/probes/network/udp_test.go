@@ -366,10 +366,11 @@ func TestUDPTableFull(t *testing.T) {
 	w := watchAll(t, p)
 	s.do(t, func() error { return sockets(n, ipv4.address(1, 9)) })
 	w.Expect(t, map[string]map[int]int64{"connect_total": {udpOut: n}})
-	flows := &flowCount{}
-	got := flows.count(p)
-	if got.entries == 0 || got.entries > 1024 || got.entries+int(got.evicted) != n || got.active[1] != uint64(got.entries) {
+	if got := swept(t, p); got.entries == 0 || got.entries > 1024 || got.entries+int(got.evicted) != n {
 		t.Errorf("%+v: entries and evictions are not %d", got, n)
+	}
+	if got := activeAfter(t, p, 0); got != [2]int64{0, n} {
+		t.Errorf("active: %v, want %d out", got, n)
 	}
 }
 
@@ -413,12 +414,31 @@ func age(t *testing.T, p *probe.Probe, by time.Duration) {
 	}
 }
 
+// swept is what a sweep by itself finds.
+func swept(t *testing.T, p *probe.Probe) sweepReading {
+	t.Helper()
+	var s sweeper
+	if err := s.sweep(p); err != nil {
+		t.Fatal(err)
+	}
+	return s.reading()
+}
+
+// activeAfter are the flows that will be active in a while.
+func activeAfter(t *testing.T, p *probe.Probe, while time.Duration) [2]int64 {
+	t.Helper()
+	got, err := activeFlows(p, monotonic()+while)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
 // A flow is over after 60 s, and then counts again, by who sends first.
 func TestUDPFlowEnds(t *testing.T) {
 	s := newSpace(t)
 	p := start(t, s.only())
 	w := watchAll(t, p)
-	flows := func() flowReading { return (&flowCount{}).count(p) }
 	var both *pair
 	var from unix.Sockaddr
 	s.do(t, func() (err error) {
@@ -437,15 +457,19 @@ func TestUDPFlowEnds(t *testing.T) {
 	defer unix.Close(both.server)
 	defer unix.Close(both.client)
 	w.Expect(t, map[string]map[int]int64{"connect_total": {udpIn: 1, udpOut: 1}})
-	if got := flows(); got.active != [2]uint64{1, 1} || got.entries != 2 {
-		t.Errorf("at first: %+v", got)
+	if got := activeAfter(t, p, 0); got != [2]int64{1, 1} {
+		t.Errorf("at first: %v", got)
 	}
-	age(t, p, 59*time.Second)
-	if got := flows(); got.active != [2]uint64{1, 1} {
-		t.Errorf("after 59 s: %+v", got)
+	if got := activeAfter(t, p, 59*time.Second); got != [2]int64{1, 1} {
+		t.Errorf("after 59 s: %v", got)
 	}
-	age(t, p, 2*time.Second)
-	if got := flows(); got.active != [2]uint64{} || got.entries != 2 {
+	for _, later := range []time.Duration{61, 100, 137, 150, 200, 1000} {
+		if got := activeAfter(t, p, later*time.Second); got != [2]int64{} {
+			t.Errorf("after %d s: %v", later, got)
+		}
+	}
+	age(t, p, 61*time.Second)
+	if got := swept(t, p); got.entries != 2 {
 		t.Errorf("after 61 s: %+v", got)
 	}
 	if err := unix.Sendto(both.server, []byte("x"), 0, from); err != nil {
@@ -455,15 +479,44 @@ func TestUDPFlowEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Expect(t, map[string]map[int]int64{"connect_total": {udpIn: 2, udpOut: 2}})
-	if got := flows(); got.active != [2]uint64{1, 1} || got.entries != 2 {
-		t.Errorf("when they came back: %+v", got)
+	// The ring has not aged: it has them as they were, too.
+	if got := activeAfter(t, p, 0); got != [2]int64{2, 2} {
+		t.Errorf("when they came back: %v", got)
 	}
 	age(t, p, 121*time.Second)
-	if got := flows(); got.active != [2]uint64{} || got.entries != 0 || got.evicted != 0 {
+	if got := swept(t, p); got != (sweepReading{}) {
 		t.Errorf("after 121 s: %+v", got)
 	}
 	if n := countKeys(p.Map("flows")); n != 0 {
 		t.Errorf("%d flows left", n)
+	}
+}
+
+// A flow that goes on is one, whoever sends and on whatever CPU.
+func TestUDPFlowGoesOn(t *testing.T) {
+	s := newSpace(t)
+	p := start(t, s.only())
+	var fd int
+	s.do(t, func() (err error) { fd, err = udpSocket(ipv4); return err })
+	defer unix.Close(fd)
+	var threads sync.WaitGroup
+	for range 8 {
+		threads.Go(func() {
+			for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
+				for port := 9; port < 12; port++ {
+					if err := unix.Sendto(fd, []byte("x"), 0, ipv4.address(1, port)); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	threads.Wait()
+	if got := activeAfter(t, p, 0); got != [2]int64{0, 3} {
+		t.Errorf("active: %v, want 3 out", got)
+	}
+	if got := activeAfter(t, p, 58*time.Second); got != [2]int64{0, 3} {
+		t.Errorf("active after 58 s: %v, want 3 out", got)
 	}
 }
 
@@ -512,6 +565,9 @@ func TestCollect(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", got, want)
 	}
+	if err := p.Spec().Periodic(p); err != nil {
+		t.Fatal(err)
+	}
 	tables := p.Spec().Tables(p)
 	if fmt.Sprint(tables) != "[{sockets 2 65536 0} {flows 3 16384 0} {pending 0 2048 0}]" {
 		t.Errorf("tables: %v", tables)
@@ -525,14 +581,12 @@ func BenchmarkCollect(b *testing.B) {
 			s := newSpace(b)
 			p := start(b, s.only())
 			s.do(b, func() error { return sockets(n, ipv4.address(1, 9)) })
-			flows := &flowCount{}
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := flows.walk(p); err != nil {
+				if _, err := activeFlows(p, monotonic()); err != nil {
 					b.Fatal(err)
 				}
 			}
-			b.ReportMetric(float64(flows.last.entries), "entries")
 		})
 	}
 }

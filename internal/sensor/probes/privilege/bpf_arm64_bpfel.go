@@ -20,11 +20,13 @@ const (
 	bpfMapEventBudget                 = "event_budget"
 	bpfMapEvents                      = "events"
 	bpfMapEventsLostTotal             = "events_lost_total"
+	bpfMapEventsSampledTotal          = "events_sampled_total"
 	bpfMapEventsTotal                 = "events_total"
 	bpfMapMapEvictions                = "map_evictions"
 	bpfMapPrivilegeEscalationTotal    = "privilege_escalation_total"
 	bpfMapPrivilegeGainedTotal        = "privilege_gained_total"
 	bpfMapProcesses                   = "processes"
+	bpfMapSeriousEvents               = "serious_events"
 	bpfMapThreads                     = "threads"
 	bpfProgOnClassicSchedProcessExec  = "on_classic_sched_process_exec"
 	bpfProgOnClassicSchedProcessExit  = "on_classic_sched_process_exit"
@@ -81,7 +83,9 @@ const (
 	bpfVarOnlyNetns                   = "only_netns"
 	bpfVarRings                       = "rings"
 	bpfVarSampleRate                  = "sample_rate"
+	bpfVarSeriousBudgetPerWindow      = "serious_budget_per_window"
 	bpfVarSetIdSeenInKernel           = "set_id_seen_in_kernel"
+	bpfVarStream                      = "stream"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -185,11 +189,13 @@ type bpfMapSpecs struct {
 	EventBudget              *ebpf.MapSpec `ebpf:"event_budget"`
 	Events                   *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal          *ebpf.MapSpec `ebpf:"events_lost_total"`
+	EventsSampledTotal       *ebpf.MapSpec `ebpf:"events_sampled_total"`
 	EventsTotal              *ebpf.MapSpec `ebpf:"events_total"`
 	MapEvictions             *ebpf.MapSpec `ebpf:"map_evictions"`
 	PrivilegeEscalationTotal *ebpf.MapSpec `ebpf:"privilege_escalation_total"`
 	PrivilegeGainedTotal     *ebpf.MapSpec `ebpf:"privilege_gained_total"`
 	Processes                *ebpf.MapSpec `ebpf:"processes"`
+	SeriousEvents            *ebpf.MapSpec `ebpf:"serious_events"`
 	Threads                  *ebpf.MapSpec `ebpf:"threads"`
 }
 
@@ -197,13 +203,15 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow   *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed          *ebpf.VariableSpec `ebpf:"detailed"`
-	OnlyCgroup        *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns         *ebpf.VariableSpec `ebpf:"only_netns"`
-	Rings             *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate        *ebpf.VariableSpec `ebpf:"sample_rate"`
-	SetIdSeenInKernel *ebpf.VariableSpec `ebpf:"set_id_seen_in_kernel"`
+	BudgetPerWindow        *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed               *ebpf.VariableSpec `ebpf:"detailed"`
+	OnlyCgroup             *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns              *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings                  *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate             *ebpf.VariableSpec `ebpf:"sample_rate"`
+	SeriousBudgetPerWindow *ebpf.VariableSpec `ebpf:"serious_budget_per_window"`
+	SetIdSeenInKernel      *ebpf.VariableSpec `ebpf:"set_id_seen_in_kernel"`
+	Stream                 *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -230,11 +238,13 @@ type bpfMaps struct {
 	EventBudget              *ebpf.Map `ebpf:"event_budget"`
 	Events                   *ebpf.Map `ebpf:"events"`
 	EventsLostTotal          *ebpf.Map `ebpf:"events_lost_total"`
+	EventsSampledTotal       *ebpf.Map `ebpf:"events_sampled_total"`
 	EventsTotal              *ebpf.Map `ebpf:"events_total"`
 	MapEvictions             *ebpf.Map `ebpf:"map_evictions"`
 	PrivilegeEscalationTotal *ebpf.Map `ebpf:"privilege_escalation_total"`
 	PrivilegeGainedTotal     *ebpf.Map `ebpf:"privilege_gained_total"`
 	Processes                *ebpf.Map `ebpf:"processes"`
+	SeriousEvents            *ebpf.Map `ebpf:"serious_events"`
 	Threads                  *ebpf.Map `ebpf:"threads"`
 }
 
@@ -244,11 +254,13 @@ func (m *bpfMaps) Close() error {
 		m.EventBudget,
 		m.Events,
 		m.EventsLostTotal,
+		m.EventsSampledTotal,
 		m.EventsTotal,
 		m.MapEvictions,
 		m.PrivilegeEscalationTotal,
 		m.PrivilegeGainedTotal,
 		m.Processes,
+		m.SeriousEvents,
 		m.Threads,
 	)
 }
@@ -257,13 +269,15 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow   *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed          *ebpf.Variable `ebpf:"detailed"`
-	OnlyCgroup        *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns         *ebpf.Variable `ebpf:"only_netns"`
-	Rings             *ebpf.Variable `ebpf:"rings"`
-	SampleRate        *ebpf.Variable `ebpf:"sample_rate"`
-	SetIdSeenInKernel *ebpf.Variable `ebpf:"set_id_seen_in_kernel"`
+	BudgetPerWindow        *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed               *ebpf.Variable `ebpf:"detailed"`
+	OnlyCgroup             *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns              *ebpf.Variable `ebpf:"only_netns"`
+	Rings                  *ebpf.Variable `ebpf:"rings"`
+	SampleRate             *ebpf.Variable `ebpf:"sample_rate"`
+	SeriousBudgetPerWindow *ebpf.Variable `ebpf:"serious_budget_per_window"`
+	SetIdSeenInKernel      *ebpf.Variable `ebpf:"set_id_seen_in_kernel"`
+	Stream                 *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

@@ -39,26 +39,62 @@ struct {
  */
 volatile bool set_id_seen_in_kernel = false;
 
-static __noinline int report(enum event_kind kind, __u8 what, __u8 how, __u32 old, __u32 new)
+static __always_inline void see_caller(struct event_with_executable *event, __u64 image)
 {
-	struct event event = { .a = old, .b = new, .what = what, .how = how };
+	see_current(&event->event, has_current_btf());
+	see_class(&event->event);
+	if (image)
+		see_image(event, image);
+	else
+		see_executable(event, has_current_btf());
+}
 
-	emit(&event, PROBE_PRIVILEGE, kind);
+/* image: the address of the file that is being executed; 0: of what runs already. */
+__noinline int report_call(__u32 call, __u32 result, __u32 old, __u32 new, __u64 image)
+{
+	struct event_with_executable *event = reserve(PROBE_PRIVILEGE, EVENT_PRIVILEGE, false, sizeof(*event));
+
+	if (!event)
+		return 0;
+	event->event.what = call;
+	event->event.how = result;
+	event->event.old_id = old;
+	event->event.new_id = new;
+	see_caller(event, image);
+	deliver(event, false, sizeof(*event));
 	return 0;
 }
 
-static __always_inline void count_call(enum privilege_call call, enum result result, __u32 old, __u32 new)
+__noinline int report_gain(__u32 how, __u64 ids, __u64 old_caps, __u64 new_caps, __u64 image)
 {
-	add(&privilege_escalation_total, call * RESULT_COUNT + result, 1);
-	if (detailed)
-		report(EVENT_PRIVILEGE, call, result, old, new);
+	struct event_with_executable *event = reserve(PROBE_PRIVILEGE, EVENT_GAIN, true, sizeof(*event));
+
+	if (!event)
+		return 0;
+	event->event.how = how;
+	event->event.old_id = ids >> 32;
+	event->event.new_id = ids;
+	event->event.old_caps = old_caps;
+	event->event.new_caps = new_caps;
+	see_caller(event, image);
+	deliver(event, true, sizeof(*event));
+	return 0;
 }
 
-static __always_inline void count_gain(enum privilege_gain how, __u32 old, __u32 new)
+static __always_inline void count_call(enum privilege_call call, enum result result, __u32 old, __u32 new, __u64 image)
+{
+	add(&privilege_escalation_total, call * RESULT_COUNT + result, 1);
+	if (stream)
+		report_call(call, result, old, new, image);
+}
+
+/* Effective ids and capabilities before and after. */
+static __always_inline void count_gain(enum privilege_gain how, __u32 old, __u32 new, __u64 old_caps, __u64 new_caps,
+				       __u64 image)
 {
 	add(&privilege_gained_total, how, 1);
-	if (detailed)
-		report(EVENT_GAIN, 0, how, old, new);
+	if (stream)
+		report_gain(how, (__u64)old << 32 | new, old_caps, new_caps, image);
 }
 
 /* The current thread enters a call whose argument its exit needs. */
@@ -100,7 +136,7 @@ static __always_inline void compare(struct process *process, const struct cred *
 		return;
 	if (last_seen_of(id, process, &old) && gained(&old, &new)) {
 		raise(process, &new);
-		count_gain(GAIN_OTHER, old.euid, new.euid);
+		count_gain(GAIN_OTHER, old.euid, new.euid, old.effective, new.effective, 0);
 	}
 	bpf_map_delete_elem(&arguments, &claim);
 }
@@ -122,11 +158,11 @@ static __always_inline int leave(enum privilege_call call, enum privilege_gain h
 		return 0;
 	process = bpf_map_lookup_elem(&processes, &tgid);
 	last_seen_of(id, process, &old);
-	count_call(call, failed, old.euid, new.euid);
+	count_call(call, failed, old.euid, new.euid, 0);
 	if (failed)
 		return 0;
 	if (gained(&old, &new) && in_initial_namespace(cred, false))
-		count_gain(how, old.euid, new.euid);
+		count_gain(how, old.euid, new.euid, old.effective, new.effective, 0);
 	see(task, process, &new);
 	return 0;
 }
@@ -140,7 +176,7 @@ static __always_inline int leave_group(bool failed)
 	if (!in_scope())
 		return 0;
 	egid = BPF_CORE_READ(task, cred, egid.val);
-	count_call(PRIVILEGE_SETGID, failed, egid, egid);
+	count_call(PRIVILEGE_SETGID, failed, egid, egid, 0);
 	return 0;
 }
 
@@ -174,12 +210,14 @@ static __always_inline int leave_fs_group(__u32 id, long ret)
 static __always_inline int leave_unshare(__u32 flags, bool failed)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 caps;
 	__u32 euid;
 
 	if (failed || !(flags & CLONE_NEWUSER_FLAG) || !in_scope())
 		return 0;
 	euid = BPF_CORE_READ(task, cred, euid.val);
-	count_gain(GAIN_USERNS, euid, euid);
+	caps = capabilities(&BPF_CORE_READ(task, cred)->cap_effective, false);
+	count_gain(GAIN_USERNS, euid, euid, caps, caps, 0);
 	return 0;
 }
 

@@ -32,9 +32,11 @@ static __always_inline int exec(struct linux_binprm *bprm, struct file *file, co
 	struct exec_verdict verdict = {};
 	struct last_seen seen = {};
 	struct process *process;
+	__u64 image;
 
 	if (!in_scope() || !file)
 		return 0;
+	image = address(file);
 	read_credentials(&new, new_cred, btf);
 	process = bpf_map_lookup_elem(&processes, &tgid);
 	if (old_cred) {
@@ -46,14 +48,14 @@ static __always_inline int exec(struct linux_binprm *bprm, struct file *file, co
 	judge_bits(&verdict, file, &old, &new, btf);
 	verdict.capabilities = judge_capabilities(bprm, new_cred, verdict.bits, &old, &new, btf);
 	if (verdict.bits != UNTOUCHED)
-		count_call(PRIVILEGE_SUID_EXEC, verdict.bits == REFUSED, verdict.old_id, verdict.new_id);
+		count_call(PRIVILEGE_SUID_EXEC, verdict.bits == REFUSED, verdict.old_id, verdict.new_id, image);
 	if (verdict.capabilities != UNTOUCHED)
-		count_call(PRIVILEGE_FILECAP_EXEC, verdict.capabilities == REFUSED, old.euid, new.euid);
+		count_call(PRIVILEGE_FILECAP_EXEC, verdict.capabilities == REFUSED, old.euid, new.euid, image);
 	if ((verdict.bits == HONOURED || verdict.capabilities == HONOURED) && in_initial_namespace(new_cred, btf)) {
 		if (verdict.bits == HONOURED && !new.euid && old.euid)
-			count_gain(GAIN_SUID_EXEC, old.euid, new.euid);
+			count_gain(GAIN_SUID_EXEC, old.euid, new.euid, old.effective, new.effective, image);
 		else if (verdict.capabilities == HONOURED && (new.effective & ~old.effective))
-			count_gain(GAIN_FILECAP_EXEC, old.euid, new.euid);
+			count_gain(GAIN_FILECAP_EXEC, old.euid, new.euid, old.effective, new.effective, image);
 	}
 	/* already now: an exec that dies later leaves these */
 	seen.euid = new.euid;
@@ -93,7 +95,8 @@ static __always_inline int fork(struct task_struct *parent, struct task_struct *
 	if (LOAD(btf, from, user_ns) == LOAD(btf, to, user_ns))
 		return 0;
 	euid = LOAD(btf, to, euid.val);
-	count_gain(GAIN_USERNS, euid, euid);
+	count_gain(GAIN_USERNS, euid, euid, capabilities(&from->cap_effective, btf),
+		   capabilities(&to->cap_effective, btf), 0);
 	return 0;
 }
 
@@ -271,7 +274,7 @@ int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
 {
 	__u32 argument;
 
-	if (!is_compat_call((void *)bpf_get_current_task(), regs))
+	if (!is_compat_call(regs))
 		return 0;
 	argument = compat_first_argument(regs);
 	switch (syscall_number(regs)) {

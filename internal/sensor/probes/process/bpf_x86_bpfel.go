@@ -19,6 +19,7 @@ const (
 	bpfMapEventBudget                  = "event_budget"
 	bpfMapEvents                       = "events"
 	bpfMapEventsLostTotal              = "events_lost_total"
+	bpfMapEventsSampledTotal           = "events_sampled_total"
 	bpfMapEventsTotal                  = "events_total"
 	bpfMapMapEvictions                 = "map_evictions"
 	bpfMapNotices                      = "notices"
@@ -27,6 +28,7 @@ const (
 	bpfMapProcessExitTotal             = "process_exit_total"
 	bpfMapProcesses                    = "processes"
 	bpfMapScriptVerdicts               = "script_verdicts"
+	bpfMapSeriousEvents                = "serious_events"
 	bpfMapThreads                      = "threads"
 	bpfProgFillProcesses               = "fill_processes"
 	bpfProgOnClassicSchedProcessExec   = "on_classic_sched_process_exec"
@@ -41,12 +43,15 @@ const (
 	bpfProgOnSchedProcessExitGroupDead = "on_sched_process_exit_group_dead"
 	bpfProgOnSchedProcessExitLive      = "on_sched_process_exit_live"
 	bpfProgOnSchedProcessFork          = "on_sched_process_fork"
+	bpfVarArguments                    = "arguments"
 	bpfVarBudgetPerWindow              = "budget_per_window"
 	bpfVarDetailed                     = "detailed"
 	bpfVarOnlyCgroup                   = "only_cgroup"
 	bpfVarOnlyNetns                    = "only_netns"
 	bpfVarRings                        = "rings"
 	bpfVarSampleRate                   = "sample_rate"
+	bpfVarSeriousBudgetPerWindow       = "serious_budget_per_window"
+	bpfVarStream                       = "stream"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -113,6 +118,7 @@ type bpfMapSpecs struct {
 	EventBudget        *ebpf.MapSpec `ebpf:"event_budget"`
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal    *ebpf.MapSpec `ebpf:"events_lost_total"`
+	EventsSampledTotal *ebpf.MapSpec `ebpf:"events_sampled_total"`
 	EventsTotal        *ebpf.MapSpec `ebpf:"events_total"`
 	MapEvictions       *ebpf.MapSpec `ebpf:"map_evictions"`
 	Notices            *ebpf.MapSpec `ebpf:"notices"`
@@ -121,6 +127,7 @@ type bpfMapSpecs struct {
 	ProcessExitTotal   *ebpf.MapSpec `ebpf:"process_exit_total"`
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
 	ScriptVerdicts     *ebpf.MapSpec `ebpf:"script_verdicts"`
+	SeriousEvents      *ebpf.MapSpec `ebpf:"serious_events"`
 	Threads            *ebpf.MapSpec `ebpf:"threads"`
 }
 
@@ -128,12 +135,15 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
-	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
-	Rings           *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
+	Arguments              *ebpf.VariableSpec `ebpf:"arguments"`
+	BudgetPerWindow        *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed               *ebpf.VariableSpec `ebpf:"detailed"`
+	OnlyCgroup             *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns              *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings                  *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate             *ebpf.VariableSpec `ebpf:"sample_rate"`
+	SeriousBudgetPerWindow *ebpf.VariableSpec `ebpf:"serious_budget_per_window"`
+	Stream                 *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -159,6 +169,7 @@ type bpfMaps struct {
 	EventBudget        *ebpf.Map `ebpf:"event_budget"`
 	Events             *ebpf.Map `ebpf:"events"`
 	EventsLostTotal    *ebpf.Map `ebpf:"events_lost_total"`
+	EventsSampledTotal *ebpf.Map `ebpf:"events_sampled_total"`
 	EventsTotal        *ebpf.Map `ebpf:"events_total"`
 	MapEvictions       *ebpf.Map `ebpf:"map_evictions"`
 	Notices            *ebpf.Map `ebpf:"notices"`
@@ -167,6 +178,7 @@ type bpfMaps struct {
 	ProcessExitTotal   *ebpf.Map `ebpf:"process_exit_total"`
 	Processes          *ebpf.Map `ebpf:"processes"`
 	ScriptVerdicts     *ebpf.Map `ebpf:"script_verdicts"`
+	SeriousEvents      *ebpf.Map `ebpf:"serious_events"`
 	Threads            *ebpf.Map `ebpf:"threads"`
 }
 
@@ -175,6 +187,7 @@ func (m *bpfMaps) Close() error {
 		m.EventBudget,
 		m.Events,
 		m.EventsLostTotal,
+		m.EventsSampledTotal,
 		m.EventsTotal,
 		m.MapEvictions,
 		m.Notices,
@@ -183,6 +196,7 @@ func (m *bpfMaps) Close() error {
 		m.ProcessExitTotal,
 		m.Processes,
 		m.ScriptVerdicts,
+		m.SeriousEvents,
 		m.Threads,
 	)
 }
@@ -191,12 +205,15 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed        *ebpf.Variable `ebpf:"detailed"`
-	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
-	Rings           *ebpf.Variable `ebpf:"rings"`
-	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
+	Arguments              *ebpf.Variable `ebpf:"arguments"`
+	BudgetPerWindow        *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed               *ebpf.Variable `ebpf:"detailed"`
+	OnlyCgroup             *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns              *ebpf.Variable `ebpf:"only_netns"`
+	Rings                  *ebpf.Variable `ebpf:"rings"`
+	SampleRate             *ebpf.Variable `ebpf:"sample_rate"`
+	SeriousBudgetPerWindow *ebpf.Variable `ebpf:"serious_budget_per_window"`
+	Stream                 *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

@@ -63,12 +63,63 @@ static __always_inline void look_at_image(const char *image)
 		notice_compat();
 }
 
-static __always_inline void report(enum event_kind kind, enum process_class class)
-{
-	struct event event = { .a = class };
+/* The arguments of a program go into its exec events. They may hold secrets. */
+const volatile bool arguments = false;
 
-	if (detailed)
-		emit(&event, PROBE_PROCESS, kind);
+/* Their memory was written a moment ago; if it is paged out already, they are cut. */
+static __always_inline void see_arguments(struct event_with_texts *event)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+	__u64 start = BPF_CORE_READ(mm, arg_start), length = BPF_CORE_READ(mm, arg_end) - start;
+
+	if (length > ARGUMENTS_MAX) {
+		length = ARGUMENTS_MAX;
+		cut(&event->event, 1);
+	}
+	if (!length)
+		return;
+	if (bpf_probe_read_user(event->second, length, (void *)start))
+		cut(&event->event, 1);
+	else
+		event->event.lengths[1] = length;
+}
+
+/* Global, so that the verifier goes through it once and not for each hook. */
+__noinline int report_exec(__u32 class)
+{
+	bool serious = class == CLASS_SUSPICIOUS;
+	struct event_with_executable *event;
+	struct event_with_texts *with_arguments;
+
+	if (arguments) {
+		with_arguments = reserve(PROBE_PROCESS, EVENT_EXEC, serious, sizeof(*with_arguments));
+		if (!with_arguments)
+			return 0;
+		see_arguments(with_arguments);
+		event = (void *)with_arguments;
+	} else {
+		event = reserve(PROBE_PROCESS, EVENT_EXEC, serious, sizeof(*event));
+		if (!event)
+			return 0;
+	}
+	see_current(&event->event, has_current_btf());
+	event->event.class = class;
+	see_executable(event, has_current_btf());
+	deliver(event, serious, arguments ? sizeof(*with_arguments) : sizeof(*event));
+	return 0;
+}
+
+__noinline int report_exit(__u32 class)
+{
+	struct event *event = reserve(PROBE_PROCESS, EVENT_EXIT, false, sizeof(*event));
+
+	if (!event)
+		return 0;
+	see_current(event, has_current_btf());
+	event->class = class;
+	deliver(event, false, sizeof(*event));
+	return 0;
 }
 
 /* Enters a thread group that is not in the table yet; true if it was. */
@@ -159,7 +210,8 @@ static __always_inline int exec(struct task_struct *task, bool script, const boo
 		add(&process_active_count, class, 1);
 		known->class = class;
 	}
-	report(EVENT_EXEC, class);
+	if (stream)
+		report_exec(class);
 	return 0;
 }
 
@@ -213,7 +265,8 @@ static __always_inline int exit(bool last_known)
 		return 0;
 	}
 	add(&process_exit_total, gone.class, 1);
-	report(EVENT_EXIT, gone.class);
+	if (stream && detailed)
+		report_exit(gone.class);
 	return 0;
 }
 

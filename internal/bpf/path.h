@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The path of a file as its mount namespace's root names it, whatever root or
+ * directory the process has. Not bpf_d_path(), which only few hooks may call
+ * and which knows the process's root alone. Components are written from the
+ * last to the first, so that what is cut of a long path is its beginning.
+ */
+#ifndef PATH_H
+#define PATH_H
+
+#include "abi.h"
+#include "compat.h"
+#include <bpf/bpf_helpers.h>
+
+enum {
+	/* A text has room for one component more, of NAME_MAX and a zero byte. */
+	TEXT_FULL = TEXT_LEN / 2,
+	PATH_COMPONENTS = 32,
+	PATH_DIRECT = 8,
+	MOUNTS_TRIED = 16,
+};
+
+/* Adds a component to a text; false if it is full. */
+static __always_inline bool write_component(__u8 *text, volatile __u16 *length, const unsigned char *name)
+{
+	__u32 offset = *length;
+	long n;
+
+	if (offset >= TEXT_FULL)
+		return false;
+	n = bpf_probe_read_kernel_str(text + offset, TEXT_LEN - TEXT_FULL, name);
+	if (n <= 0)
+		return false;
+	*length = offset + n;
+	return true;
+}
+
+static __always_inline struct mount *mount_of(struct vfsmount *mnt)
+{
+	return (void *)(address(mnt) - bpf_core_field_offset(struct mount, mnt));
+}
+
+/* The rest of a path, from any dentry on its way, across mounts. True if the path is whole. */
+static __always_inline bool write_rest(__u8 *text, __u16 *length, struct dentry *dentry, struct mount *mount)
+{
+	struct dentry *root = BPF_CORE_READ(mount, mnt.mnt_root), *parent;
+	const unsigned char *name;
+	struct mount *up;
+	char first = 0;
+	int i;
+
+	for (i = 0; i < PATH_COMPONENTS; i++) {
+		if (dentry == root) {
+			up = BPF_CORE_READ(mount, mnt_parent);
+			if (up == mount)
+				return true;
+			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+			root = BPF_CORE_READ(up, mnt.mnt_root);
+			mount = up;
+			continue;
+		}
+		name = BPF_CORE_READ(dentry, d_name.name);
+		parent = BPF_CORE_READ(dentry, d_parent);
+		if (parent == dentry) {
+			/* a memfd has a name and lies nowhere; else, the file is not below this mount */
+			bpf_probe_read_kernel(&first, sizeof(first), name);
+			return first != '/' && write_component(text, length, name);
+		}
+		if (!write_component(text, length, name))
+			return false;
+		dentry = parent;
+	}
+	return false;
+}
+
+/*
+ * The path of a file. The first steps inside its own mount are direct loads
+ * (btf), which is all that most need.
+ */
+static __always_inline bool write_path(__u8 *text, __u16 *length, struct file *file, const bool btf)
+{
+	struct vfsmount *mnt = LOAD(btf, file, f_path.mnt);
+	struct dentry *dentry = LOAD(btf, file, f_path.dentry), *parent, *root;
+	int i;
+
+	if (btf) {
+		root = mnt->mnt_root;
+		for (i = 0; i < PATH_DIRECT && dentry != root; i++) {
+			parent = dentry->d_parent;
+			if (parent == dentry)
+				break;
+			if (!write_component(text, length, dentry->d_name.name))
+				return false;
+			dentry = parent;
+		}
+	}
+	return write_rest(text, length, (void *)address(dentry), mount_of(mnt));
+}
+
+/*
+ * A mount that shows a dentry to the current task, where the hook knows none.
+ * 0 if its file system is not mounted there. Of several mounts of a file
+ * system, the one of the task's directory or root comes first, then any: a
+ * bind mount of a part of it may be the one, and then the path is not whole.
+ */
+static __always_inline struct mount *mount_for(struct dentry *dentry)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct super_block *sb = BPF_CORE_READ(dentry, d_sb);
+	struct vfsmount *root = BPF_CORE_READ(task, fs, root.mnt), *pwd = BPF_CORE_READ(task, fs, pwd.mnt);
+	struct mnt_namespace *ns = BPF_CORE_READ(task, nsproxy, mnt_ns);
+	struct mount_chain chain;
+	struct mount *mount;
+	int i;
+
+	if (BPF_CORE_READ(root, mnt_sb) == sb)
+		return mount_of(root);
+	if (BPF_CORE_READ(pwd, mnt_sb) == sb)
+		return mount_of(pwd);
+	chain = mounts_of(sb);
+	mount = mount_after(&chain, chain.head);
+	for (i = 0; i < MOUNTS_TRIED && mount; i++) {
+		if (BPF_CORE_READ(mount, mnt_ns) == ns)
+			return mount;
+		mount = mount_after(&chain, (__u64)mount + chain.next);
+	}
+	return NULL;
+}
+
+#endif
