@@ -18,6 +18,7 @@ import (
 	"security-exporter/internal/posture"
 	"security-exporter/internal/registry"
 	"security-exporter/internal/sensor"
+	"security-exporter/internal/stream"
 )
 
 var update = flag.Bool("update", false, "rewrite the generated files")
@@ -35,7 +36,7 @@ func sections() []metric.Section {
 			Title: "Runtime",
 			Text: "Counted in the kernel with `--ebpf.enabled`. All series exist whatever the state; `security_ebpf_probe_up` says\n" +
 				"whether a zero means that nothing happened. What each probe cannot see is in [hooks.md](hooks.md).",
-			Metrics: sensor.Metrics(),
+			Metrics: append(sensor.Metrics(), stream.Metrics()...),
 		},
 		{
 			Title: "Posture",

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command security-exporter exports the security of a Linux host as
-// Prometheus metrics.
+// Prometheus metrics. With a first argument status, top or events it shows
+// what a running exporter sees instead (package client).
 //
 // It exits with 0 after --help, --version, SIGTERM or SIGINT, with 2 for a bad
 // flag or configuration file or an address that is in use, before anything is
@@ -25,13 +26,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"security-exporter/internal/api"
 	"security-exporter/internal/buildinfo"
+	"security-exporter/internal/client"
 	"security-exporter/internal/config"
 	"security-exporter/internal/hostfs"
 	"security-exporter/internal/httpd"
 	"security-exporter/internal/posture"
 	"security-exporter/internal/registry"
 	"security-exporter/internal/sensor"
+	"security-exporter/internal/stream"
 )
 
 // firstScrape bounds how long a scrape after the start waits for the first run
@@ -64,6 +68,9 @@ type part interface {
 // run is the program: it returns the exit code once ctx has ended or the
 // server has failed.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && client.IsCommand(args[0]) {
+		return client.Run(ctx, args, client.IO{In: os.Stdin, Out: stdout, Err: stderr})
+	}
 	cfg, err := config.Parse(args, registry.Known(), stdout)
 	if errors.Is(err, config.ErrPrinted) {
 		return 0
@@ -75,22 +82,32 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	logger := cfg.Logger(stderr)
 	ignoreHangups(ctx, logger)
 
-	parts, err := newParts(cfg, logger)
+	hub := stream.NewHub()
+	runtime := newSensor(cfg, hub, logger)
+	parts, err := newParts(cfg, runtime, logger)
 	if err != nil {
 		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
 		return 2
 	}
+	reg := newRegistry(cfg, parts)
+	reg.MustRegister(hub)
 	var started atomic.Bool
+	ready := func() []string {
+		if started.Load() {
+			return nil
+		}
+		return []string{"still starting"}
+	}
+	out, err := openWays(cfg, hub, rankings{runtime}, &api.MetricStatus{Gatherer: reg, Ready: ready, Started: time.Now()}, logger)
+	if err != nil {
+		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
+		return 2
+	}
+	defer out.close()
+	context.AfterFunc(ctx, out.closeAPI) // clients follow events for as long as they may
 	server, err := httpd.New(httpd.Options{
-		Web: cfg.Web, TelemetryPath: cfg.TelemetryPath,
-		Registry: newRegistry(cfg, parts),
-		Ready: func() []string {
-			if started.Load() {
-				return nil
-			}
-			return []string{"still starting"}
-		},
-		Version: buildinfo.Text(), Logger: logger,
+		Web: cfg.Web, TelemetryPath: cfg.TelemetryPath, Registry: reg,
+		Ready: ready, Version: buildinfo.Text(), Logger: logger,
 	})
 	if err == nil {
 		// Listen first: a port in use must be known before anything is loaded.
@@ -100,7 +117,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
 		return 2
 	}
-	logger.Info("Started", "version", buildinfo.Version(), "revision", buildinfo.Revision())
+	logger.Info("Started", "version", buildinfo.Version(), "revision", buildinfo.Revision(), "api", out.address())
 
 	// The parts outlive ctx: the scrapes being served when it ends need them.
 	partsCtx, stopParts := context.WithCancel(context.WithoutCancel(ctx))
@@ -137,7 +154,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // newParts builds what the flags ask for. Nothing is loaded before Start. The
 // posture half is first because its start takes no time.
-func newParts(cfg *config.Config, logger *slog.Logger) ([]part, error) {
+func newParts(cfg *config.Config, runtime *sensor.Manager, logger *slog.Logger) ([]part, error) {
 	runner, err := posture.New(posture.Options{
 		Root: hostfs.New(hostfs.Paths{Procfs: cfg.ProcFS, Sysfs: cfg.SysFS, Rootfs: cfg.RootFS}),
 		Log:  logger, Enabled: cfg.Collectors, LegacyNames: cfg.Posture.LegacyNames, FirstScrape: firstScrape,
@@ -150,15 +167,21 @@ func newParts(cfg *config.Config, logger *slog.Logger) ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []part{
-		runner,
-		sensor.New(sensor.Options{
-			Enabled: cfg.EBPF.Enabled, Probes: cfg.EBPF.Probes, Rules: cfg.FileRules,
-			SampleRate: cfg.EBPF.SampleRate, MaxEventsPerSecond: cfg.EBPF.MaxEventsPerSecond,
-			Detailed: cfg.EBPF.Detailed,
-			ProcFS:   cfg.ProcFS, SysFS: cfg.SysFS, RootFS: cfg.RootFS, Logger: logger,
-		}),
-	}, nil
+	return []part{runner, runtime}, nil
+}
+
+// newSensor is the runtime half; its detail events go to whoever listens at
+// the hub.
+func newSensor(cfg *config.Config, hub *stream.Hub, logger *slog.Logger) *sensor.Manager {
+	return sensor.New(sensor.Options{
+		Enabled: cfg.EBPF.Enabled, Probes: cfg.EBPF.Probes, Rules: cfg.FileRules,
+		SampleRate: cfg.EBPF.SampleRate, SampleRateFixed: cfg.EBPF.SampleRateFixed,
+		MaxEventsPerSecond: cfg.EBPF.MaxEventsPerSecond,
+		Detailed:           cfg.EBPF.Detailed, Arguments: cfg.Events.Arguments,
+		TopN: cfg.EBPF.TopN, TopCapacity: cfg.EBPF.TopCapacity, TopWindow: cfg.EBPF.TopWindow,
+		OnEvent: hub.Publish,
+		ProcFS:  cfg.ProcFS, SysFS: cfg.SysFS, RootFS: cfg.RootFS, Logger: logger,
+	})
 }
 
 func newRegistry(cfg *config.Config, parts []part) *prometheus.Registry {

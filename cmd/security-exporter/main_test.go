@@ -32,7 +32,13 @@ func TestRunExitCodes(t *testing.T) {
 		{[]string{"--version"}, 0, "security-exporter ", ""},
 		{[]string{"--help"}, 0, "usage: security-exporter", ""},
 		{[]string{"--log.level=loud"}, 2, "", "security-exporter: --log.level=loud: want debug, info, warn, error\n"},
-		{[]string{"--web.listen-address=" + taken.Addr().String()}, 2, "", "security-exporter: cannot serve: listen tcp " + taken.Addr().String() + ": bind: address already in use\n"},
+		{[]string{"--api.listen-address=0.0.0.0:0"}, 2, "", "security-exporter: --api.listen-address=0.0.0.0:0: is not on loopback, and --web.config.file does not ask for TLS and authentication; want a socket, 127.0.0.1:PORT or [::1]:PORT\n"},
+		{[]string{"--api.listen-address=/dev/null"}, 2, "", "security-exporter: --api.listen-address: /dev/null: exists and is no socket; remove it or choose another path\n"},
+		{[]string{"status", "--nope"}, 2, "", "security-exporter status: unknown flag --nope, see --help\n"},
+		{[]string{"status", "--api.address=/nope"}, 1, "", "security-exporter status: /nope does not exist; start security-exporter, or give --api.address if it has another --api.listen-address\n"},
+		{[]string{"top", "--help"}, 0, "usage: security-exporter top", ""},
+		{[]string{"nope"}, 2, "", "security-exporter: unexpected argument \"nope\": only flags are allowed, see --help\n"},
+		{[]string{"--api.listen-address=", "--web.listen-address=" + taken.Addr().String()}, 2, "", "security-exporter: cannot serve: listen tcp " + taken.Addr().String() + ": bind: address already in use\n"},
 	} {
 		var stdout, stderr strings.Builder
 		code := run(t.Context(), c.args, &stdout, &stderr)
@@ -46,7 +52,7 @@ func TestRunStopsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if code := run(ctx, []string{"--web.listen-address=127.0.0.1:0"}, io.Discard, io.Discard); code != 0 {
+	if code := run(ctx, []string{"--web.listen-address=127.0.0.1:0", "--api.listen-address="}, io.Discard, io.Discard); code != 0 {
 		t.Errorf("exit %d", code)
 	}
 }

@@ -30,6 +30,8 @@ struct {
 COUNTER(events_total, PROBE_COUNT);
 /* Those of them that sampling left out. Shared. */
 COUNTER(events_sampled_total, PROBE_COUNT);
+/* Those of them that are serious. Shared. */
+COUNTER(events_serious_total, PROBE_COUNT);
 /* Events that were kept by sampling and then lost, by probe and reason. Shared. */
 COUNTER(events_lost_total, PROBE_COUNT *LOSS_COUNT);
 
@@ -102,6 +104,8 @@ static __always_inline __u32 admit(enum probe_id probe, bool serious, __u64 now)
 	__u32 rate = serious ? 1 : sample_rate;
 
 	add(&events_total, probe, 1);
+	if (serious)
+		add(&events_serious_total, probe, 1);
 	if (rate > 1 && bpf_get_prandom_u32() % rate) {
 		add(&events_sampled_total, probe, 1);
 		return 0;

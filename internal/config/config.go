@@ -12,6 +12,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/exporter-toolkit/web"
@@ -29,8 +30,22 @@ const (
 	MaxEventsPerSecond   = 1000000
 	DefaultListenAddress = ":9102"
 	DefaultTelemetryPath = "/metrics"
-	defaultSampleRate    = "1"
-	defaultEventsPerSec  = "5000"
+	// DefaultAPIAddress is where the local API listens if nothing else is said.
+	DefaultAPIAddress = "/run/security-exporter/api.sock"
+	MinTopCapacity    = 10
+	MaxTopCapacity    = 1000
+	MinTopWindow      = 10 * time.Second
+	MaxTopWindow      = 24 * time.Hour
+	MaxFileMiB        = 10000
+	MaxFileBackups    = 1000
+
+	defaultSampleRate   = "1"
+	defaultEventsPerSec = "5000"
+	defaultTopCapacity  = "100"
+	defaultTopN         = "10"
+	defaultTopWindow    = "10m"
+	defaultFileMiB      = "100"
+	defaultFileBackups  = "3"
 )
 
 // Known is what the caller brings: names that become flags or flag values.
@@ -59,7 +74,9 @@ type Config struct {
 	LogLevel  string
 	LogFormat string
 
-	EBPF EBPF
+	EBPF   EBPF
+	Events Events
+	API    API
 
 	// ProcFS, SysFS and RootFS are existing directories, absolute and clean.
 	ProcFS, SysFS, RootFS string
@@ -79,15 +96,45 @@ type Config struct {
 // EBPF holds the settings of the runtime half.
 type EBPF struct {
 	Enabled bool
-	// SampleRate keeps one detail event in SampleRate, at the start.
-	SampleRate uint32
-	// Detailed turns on the stream of detail events.
+	// SampleRate keeps one detail event in SampleRate, at the start, and all
+	// the time if SampleRateFixed.
+	SampleRate      uint32
+	SampleRateFixed bool
+	// TopCapacity is how many keys each list of the busiest holds, TopN how
+	// many of them are exported, at most TopCapacity; 0 exports none.
+	// TopWindow is the time that they look back.
+	TopCapacity, TopN int
+	TopWindow         time.Duration
+	// Detailed turns on the stream of detail events. An output does too.
 	Detailed bool
 	// MaxEventsPerSecond is the volume of detail events to aim at.
 	MaxEventsPerSecond int
 	// Probes is a subset of Known.Probes, in that order, never empty unless
 	// Known.Probes is.
 	Probes []string
+}
+
+// Events holds where detail events are written and what is in them.
+type Events struct {
+	// Stdout or Path is where they are written; neither: nowhere.
+	Stdout bool
+	Path   string // absolute and clean
+	// FileMiB is the size at which the file is rotated, FileBackups how many
+	// rotated ones are kept.
+	FileMiB, FileBackups int
+	// Arguments puts the arguments of executed programs into events.
+	Arguments bool
+}
+
+// API holds where the local API listens. Both empty: nowhere.
+type API struct {
+	// Socket is the path of a Unix socket, absolute and clean.
+	Socket string
+	// TCP is an address, on loopback unless the web configuration has TLS and
+	// authentication.
+	TCP string
+	// Explicit is set if the address was given, not the default.
+	Explicit bool
 }
 
 // Posture holds the settings of single collectors.

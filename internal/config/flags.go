@@ -35,12 +35,19 @@ type flags struct {
 	collectors    map[string]*bool
 	configFile    *string
 
+	sampleRateFixed, arguments    *bool
+	topCapacity, topN, topWindow  *string
+	output, fileSize, fileBackups *string
+	apiAddress                    *string
+	apiSet                        bool
+
 	legacyNames, servicesEnabled, servicesRunning, cronFullCommand *bool
 	portStates                                                     *string
 }
 
 func newFlags(known Known, stdout io.Writer) *flags {
-	app := kingpin.New("security-exporter", "Exports the security of a Linux host as Prometheus metrics.")
+	app := kingpin.New("security-exporter", "Exports the security of a Linux host as Prometheus metrics.\n\n"+
+		"On a host where it runs, `security-exporter status`, `security-exporter top` and `security-exporter events` show what it sees; each has --help.")
 	f := &flags{app: app}
 	app.UsageWriter(stdout).ErrorWriter(stdout).Terminate(func(int) { f.printed = true })
 	app.Version(known.Version)
@@ -57,6 +64,7 @@ func newFlags(known Known, stdout io.Writer) *flags {
 	f.sampleRate = app.Flag("ebpf.sample-rate", fmt.Sprintf("Starting sample rate of detail events, one in N, %d to %d. Counters are never sampled.", MinSampleRate, MaxSampleRate)).Default(defaultSampleRate).String()
 	f.detailed = app.Flag("ebpf.detailed", "Produce detail events.").Default("false").Bool()
 	f.maxEvents = app.Flag("ebpf.max-events-per-second", fmt.Sprintf("Detail events per second to aim at, %d to %d.", MinEventsPerSecond, MaxEventsPerSecond)).Default(defaultEventsPerSec).String()
+	f.addEvents()
 
 	f.procfs = app.Flag("path.procfs", "Where the host's procfs is mounted.").Default("/proc").String()
 	f.sysfs = app.Flag("path.sysfs", "Where the host's sysfs is mounted.").Default("/sys").String()
@@ -66,6 +74,20 @@ func newFlags(known Known, stdout io.Writer) *flags {
 	f.addCollectors(known)
 	f.addPosture(known)
 	return f
+}
+
+// addEvents declares what concerns detail events and the ways out of them.
+func (f *flags) addEvents() {
+	flag := f.app.Flag
+	f.sampleRateFixed = flag("ebpf.sample-rate-fixed", "Keep the sample rate as it was given, whatever the volume.").Default("false").Bool()
+	f.topCapacity = flag("ebpf.top-capacity", fmt.Sprintf("How many keys each list of the busiest holds, %d to %d; more is more exact.", MinTopCapacity, MaxTopCapacity)).Default(defaultTopCapacity).String()
+	f.topN = flag("ebpf.top-n", "How many keys of each list of the busiest are exported as metrics, 0 to --ebpf.top-capacity.").Default(defaultTopN).String()
+	f.topWindow = flag("ebpf.top-window", "How far the lists of the busiest look back, 10s to 24h.").Default(defaultTopWindow).String()
+	f.output = flag("events.output", "Write detail events as JSON lines to stdout or to file:PATH. Implies --ebpf.detailed.").Default("").String()
+	f.fileSize = flag("events.file-size", fmt.Sprintf("Size in MiB at which the file of --events.output is rotated, 1 to %d.", MaxFileMiB)).Default(defaultFileMiB).String()
+	f.fileBackups = flag("events.file-backups", fmt.Sprintf("How many rotated files are kept, 1 to %d.", MaxFileBackups)).Default(defaultFileBackups).String()
+	f.arguments = flag("events.arguments", "Put the arguments of executed programs into detail events; they may hold secrets.").Default("false").Bool()
+	f.apiAddress = flag("api.listen-address", "Where the local API listens: the path of a Unix socket, or HOST:PORT on loopback or with TLS and authentication in --web.config.file. Empty turns it off.").Default(DefaultAPIAddress).IsSetByUser(&f.apiSet).String()
 }
 
 // addCollectors declares one switch for each collector.
@@ -87,15 +109,6 @@ func (f *flags) addPosture(known Known) {
 	f.servicesEnabled = f.app.Flag("collector.services-enabled", "List only services that are enabled.").Default("true").Bool()
 	f.servicesRunning = f.app.Flag("collector.services-running", "List only services that run.").Default("false").Bool()
 	f.cronFullCommand = f.app.Flag("collector.cron.full-command", "Show the commands of cron with their arguments, which may hold secrets.").Default("false").Bool()
-}
-
-// isBool says whether a flag exists and whether it takes no value.
-func (f *flags) isBool(name string) (isBool, exists bool) {
-	clause := f.app.GetFlag(name)
-	if clause == nil {
-		return false, false
-	}
-	return clause.Model().IsBoolFlag(), true
 }
 
 // WriteFlags writes the flags as a Markdown table.

@@ -5,15 +5,18 @@ package config
 import (
 	"fmt"
 	"strings"
+
+	"github.com/alecthomas/kingpin/v2"
 )
 
-// normalise rewrites arguments into the one spelling that kingpin takes:
+// Normalise rewrites arguments into the one spelling that kingpin takes:
 // --name=value, --name and --no-name. It accepts one dash or two, a value
 // after = or as the next argument, and =true or =false for switches.
 //
 // It also keeps everything else away from kingpin, whose parser would read
 // arguments from a file for a word like @name.
-func normalise(args []string, isBool func(name string) (isBool, exists bool)) ([]string, error) {
+func Normalise(args []string, app *kingpin.Application) ([]string, error) {
+	isBool := func(name string) (isBool, exists bool) { return isSwitch(app, name) }
 	var out []string
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
@@ -80,4 +83,13 @@ func looksLikeFlag(arg string, isBool func(string) (bool, bool)) bool {
 	_, exists := isBool(name)
 	_, negated := isBool(strings.TrimPrefix(name, "no-"))
 	return exists || negated
+}
+
+// isSwitch says whether a flag exists and whether it takes no value.
+func isSwitch(app *kingpin.Application, name string) (isBool, exists bool) {
+	clause := app.GetFlag(name)
+	if clause == nil {
+		return false, false
+	}
+	return clause.Model().IsBoolFlag(), true
 }

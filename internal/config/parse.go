@@ -27,7 +27,7 @@ func ReservedPaths() []string { return []string{"/", "/healthz", "/readyz"} }
 // wrong, and what would be right.
 func Parse(args []string, known Known, stdout io.Writer) (*Config, error) {
 	f := newFlags(known, stdout)
-	args, err := normalise(args, f.isBool)
+	args, err := Normalise(args, f.app)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,9 @@ func (f *flags) validate(known Known) (*Config, error) {
 	c := &Config{
 		Web:        *f.web,
 		GoMetrics:  *f.goMetrics,
-		EBPF:       EBPF{Enabled: *f.ebpfEnabled, Detailed: *f.detailed},
+		EBPF:       EBPF{Enabled: *f.ebpfEnabled, Detailed: *f.detailed || *f.output != "", SampleRateFixed: *f.sampleRateFixed},
+		Events:     Events{Arguments: *f.arguments},
+		API:        API{Explicit: f.apiSet},
 		Collectors: make(map[string]bool, len(f.collectors)),
 		Posture: Posture{
 			LegacyNames: *f.legacyNames, CronFullCommand: *f.cronFullCommand,
@@ -78,6 +80,27 @@ func (f *flags) validate(known Known) (*Config, error) {
 			c.EBPF.MaxEventsPerSecond, err = number[int](s, MinEventsPerSecond, MaxEventsPerSecond)
 			return err
 		}},
+		check{"ebpf.top-capacity", *f.topCapacity, func(s string) (err error) {
+			c.EBPF.TopCapacity, err = number[int](s, MinTopCapacity, MaxTopCapacity)
+			return err
+		}},
+		check{"ebpf.top-n", *f.topN, func(s string) (err error) {
+			c.EBPF.TopN, err = number[int](s, 0, c.EBPF.TopCapacity)
+			return err
+		}},
+		check{"ebpf.top-window", *f.topWindow, func(s string) (err error) {
+			c.EBPF.TopWindow, err = duration(s, MinTopWindow, MaxTopWindow)
+			return err
+		}},
+		check{"events.output", *f.output, c.Events.checkOutput},
+		check{"events.file-size", *f.fileSize, func(s string) (err error) {
+			c.Events.FileMiB, err = number[int](s, 1, MaxFileMiB)
+			return err
+		}},
+		check{"events.file-backups", *f.fileBackups, func(s string) (err error) {
+			c.Events.FileBackups, err = number[int](s, 1, MaxFileBackups)
+			return err
+		}},
 		check{"ebpf.probes", *f.probes, func(s string) (err error) {
 			c.EBPF.Probes, err = subset(s, "probe", known.Probes)
 			return err
@@ -89,6 +112,7 @@ func (f *flags) validate(known Known) (*Config, error) {
 		check{"path.procfs", *f.procfs, directory(&c.ProcFS)},
 		check{"path.sysfs", *f.sysfs, directory(&c.SysFS)},
 		check{"path.rootfs", *f.rootfs, directory(&c.RootFS)},
+		check{"api.listen-address", *f.apiAddress, func(s string) error { return c.API.check(s, *f.web.WebConfigFile) }},
 	)
 	for _, k := range checks {
 		if err := k.apply(k.value); err != nil {

@@ -43,6 +43,7 @@ func (m *Manager) Collect(ch chan<- prometheus.Metric) {
 	if m.shared != nil {
 		m.collectShared(batch)
 	}
+	m.collectDetail(batch)
 	batch.Fill(m.all)
 	batch.Collect(ch)
 }

@@ -2,8 +2,9 @@
 
 // Package sensor is the runtime half: it starts the probes, joins their
 // counters and its own into metric rows, and stops them. The data path in
-// reading order: probe and probes (kernel side), event, aggregate, and
-// collect.go, which serves it.
+// reading order: probe and probes (kernel side), then aggregate for the
+// counters and collect.go, which serves them; event, sample, identity and topn
+// for the detail stream, joined in detail.go.
 package sensor
 
 import (
@@ -17,7 +18,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 
@@ -26,7 +26,9 @@ import (
 	"security-exporter/internal/metric"
 	"security-exporter/internal/sensor/aggregate"
 	"security-exporter/internal/sensor/event"
+	"security-exporter/internal/sensor/identity"
 	"security-exporter/internal/sensor/probe"
+	"security-exporter/internal/sensor/topn"
 )
 
 // period is how often rates are computed.
@@ -39,14 +41,24 @@ type Options struct {
 	Rules              []config.FileRule
 	SampleRate         uint32
 	MaxEventsPerSecond int
-	// Detailed adds the events that Top-N has no use for, and logs each.
+	// SampleRateFixed pins the sample rate; else it follows the volume.
+	SampleRateFixed bool
+	// Detailed adds the events that the rankings have no use for, and logs
+	// each.
 	Detailed bool
 	// Arguments puts the arguments of programs into exec events.
 	Arguments bool
-	ProcFS    string
-	SysFS     string
-	RootFS    string
-	Logger    *slog.Logger
+	// TopN is how many keys of each ranking are exported; TopCapacity and
+	// TopWindow are those of the rankings, and 0 means their defaults.
+	TopN, TopCapacity int
+	TopWindow         time.Duration
+	// OnEvent is called for each detail event, by two goroutines; it must not
+	// wait and must keep nothing of the event. Optional.
+	OnEvent func(*event.Event, *identity.Identity)
+	ProcFS  string
+	SysFS   string
+	RootFS  string
+	Logger  *slog.Logger
 	// Constants are added to those of every program, for tests.
 	Constants map[string]any
 }
@@ -67,8 +79,10 @@ type Manager struct {
 	rates  []float64
 
 	sampleRate atomic.Uint32
-	readers    []*event.Reader // filled by Start
-	started    chan struct{}   // closed when Start returns
+	readers    []*event.Reader    // filled by Start
+	identity   *identity.Resolver // from Start to Close
+	rankings   *topn.Rankings     // nil without eBPF
+	started    chan struct{}      // closed when Start returns
 	stop       context.CancelFunc
 	background sync.WaitGroup
 }
@@ -80,6 +94,9 @@ func New(options Options) *Manager {
 		started: make(chan struct{}), rates: make([]float64, len(abi.Probes)),
 	}
 	m.sampleRate.Store(max(1, options.SampleRate))
+	if options.Enabled {
+		m.rankings = topn.New(topn.Options{Capacity: options.TopCapacity, Window: options.TopWindow})
+	}
 	m.all = m.own.table()
 	for _, spec := range m.specs {
 		m.all = append(m.all, spec.Metrics...)
@@ -127,7 +144,7 @@ func (m *Manager) Start(ctx context.Context) {
 	ctx, m.stop = context.WithCancel(ctx)
 	m.background.Go(func() { m.keepRates(ctx) })
 	m.watchCompat(ctx)
-	m.readEvents(ctx)
+	m.startDetail(ctx, host)
 	host.Release()
 	m.logStatus()
 }
@@ -170,10 +187,10 @@ func (m *Manager) loaded() []*probe.Probe {
 	return append(slices.Clone(m.probes), m.keeper)
 }
 
-// SetSampleRate makes the programs keep one in rate of the frequent events
+// setSampleRate makes the programs keep one in rate of the frequent events
 // from now on. Each kept event carries the rate in force when it happened as
 // its weight. Serious events are not sampled.
-func (m *Manager) SetSampleRate(rate uint32) error {
+func (m *Manager) setSampleRate(rate uint32) error {
 	rate = max(1, rate)
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -188,6 +205,21 @@ func (m *Manager) SetSampleRate(rate uint32) error {
 	}
 	m.sampleRate.Store(rate)
 	return errors.Join(errs...)
+}
+
+// keptEvents is how many frequent events sampling has kept so far, those that
+// the budget or a full ring then lost included: what a sampler judges by.
+func (m *Manager) keptEvents() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.shared == nil {
+		return 0
+	}
+	kept := 0.0
+	for i := range abi.Probes {
+		kept += m.sum("events_total", i) - m.sum("events_serious_total", i) - m.sum("events_sampled_total", i)
+	}
+	return uint64(max(0, kept))
 }
 
 // SampleRate is the rate in force.
@@ -258,50 +290,6 @@ func (m *Manager) watchCompat(ctx context.Context) {
 	})
 }
 
-// readEvents reads both rings of the detail stream.
-func (m *Manager) readEvents(ctx context.Context) {
-	for _, ring := range []struct {
-		name    string
-		serious bool
-	}{{"serious_events", true}, {"events", false}} {
-		events := m.shared.Map(ring.name)
-		if events == nil || events.Type() != ebpf.RingBuf {
-			continue
-		}
-		reader, err := event.NewReader(events, ring.serious)
-		if err != nil {
-			m.log.Warn("No detail events", "ring", ring.name, "err", err)
-			continue
-		}
-		m.mu.Lock()
-		m.readers = append(m.readers, reader)
-		m.mu.Unlock()
-		context.AfterFunc(ctx, func() { _ = reader.Close() })
-		m.background.Go(func() {
-			reader.Run(m.handle, func(err error) { m.log.Debug("Event refused", "err", err) })
-		})
-	}
-}
-
-// handle takes one event from either reader.
-func (m *Manager) handle(e *event.Event) {
-	if m.options.Detailed && m.log.Enabled(context.Background(), slog.LevelDebug) {
-		m.logEvent(e)
-	}
-}
-
-func (m *Manager) logEvent(e *event.Event) {
-	class := ""
-	if e.Class != event.NoClass {
-		class = abi.Classes[e.Class]
-	}
-	m.log.Debug("Event", "probe", abi.Probes[e.Probe], "kind", e.Kind.String(), "class", class,
-		"severity", e.Severity.String(), "serious", e.Serious, "weight", e.Weight,
-		"tgid", e.TGID, "tid", e.TID, "parent", e.Parent, "uid", e.UID, "euid", e.EUID, "loginuid", e.LoginUID,
-		"cgroup", e.CgroupID, "comm", metric.Clean(string(e.Comm)), "executable", metric.Clean(string(e.Executable)),
-		"name", metric.Clean(string(e.Name)), "peer", e.Peer, "old", e.OldID, "new", e.NewID)
-}
-
 func (m *Manager) logStatus() {
 	for _, p := range m.probes {
 		s := p.Status()
@@ -325,7 +313,10 @@ func (m *Manager) Close() error {
 	if m.shared != nil {
 		errs = append(errs, m.shared.Close())
 	}
-	m.probes, m.keeper, m.shared = nil, nil, nil
+	if m.identity != nil {
+		errs = append(errs, m.identity.Close())
+	}
+	m.probes, m.keeper, m.shared, m.identity = nil, nil, nil, nil
 	m.options.Enabled = false
 	return errors.Join(errs...)
 }

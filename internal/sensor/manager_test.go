@@ -476,11 +476,14 @@ func TestSetSampleRate(t *testing.T) {
 		rate        uint32
 		least, most float64
 	}{{1, 0, 0}, {10, 1700, 1900}, {0, 0, 0}, {10_000, 1990, 2000}} {
-		if err := m.SetSampleRate(c.rate); err != nil {
+		if err := m.setSampleRate(c.rate); err != nil {
 			t.Fatal(err)
 		}
-		before := sampled()
+		before, kept := sampled(), m.keptEvents()
 		worker.Do("setgid", strconv.Itoa(n))
+		if got := float64(m.keptEvents() - kept); got != n-(sampled()-before) {
+			t.Errorf("rate %d: %v kept, %v sampled out", c.rate, got, sampled()-before)
+		}
 		if got := sampled() - before; got < c.least || got > c.most {
 			t.Errorf("rate %d: %v of %d sampled out, want %v to %v", c.rate, got, n, c.least, c.most)
 		}

@@ -7,7 +7,9 @@ import (
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/metric"
+	"security-exporter/internal/sensor/identity"
 	"security-exporter/internal/sensor/probe"
+	"security-exporter/internal/sensor/topn"
 )
 
 // What security_ebpf_up says of the whole runtime half.
@@ -25,6 +27,8 @@ var tableNames = append(slices.Clone(abi.Tables), "watched_objects", "watched_na
 // ownMetrics are the rows of the runtime half that belong to no probe.
 type ownMetrics struct {
 	up, sampleRate, probeUp, probeInfo, rate, events, sampled, delivered, lost, entries, capacity, evictions *metric.Metric
+	top                                                                                                      topn.Metrics
+	identity                                                                                                 identity.Metrics
 }
 
 func newOwnMetrics() ownMetrics {
@@ -51,7 +55,7 @@ func newOwnMetrics() ownMetrics {
 		delivered: metric.New(metric.Counter, "security_ebpf_events_delivered_total",
 			"Detail events that reached user space.", probes),
 		lost: metric.New(metric.Counter, "security_ebpf_events_lost_total",
-			"Detail events lost after sampling, and runs of programs that the kernel's recursion guard prevented.",
+			"Detail events lost after sampling, and runs of programs that the kernel's recursion guard prevented (recursion), which produced none.",
 			probes, metric.Closed("reason", abi.Losses...)),
 		entries: metric.New(metric.Gauge, "security_ebpf_map_entries",
 			"Entries in a bounded kernel table.", table),
@@ -59,13 +63,14 @@ func newOwnMetrics() ownMetrics {
 			"Entries that a bounded kernel table can hold.", table),
 		evictions: metric.New(metric.Counter, "security_ebpf_map_evictions_total",
 			"Entries that a full kernel table refused or dropped.", table),
+		top: topn.NewMetrics(), identity: identity.NewMetrics(),
 	}
 }
 
 func (m ownMetrics) table() []*metric.Metric {
-	return []*metric.Metric{
+	return slices.Concat([]*metric.Metric{
 		m.up, m.sampleRate, m.probeUp, m.probeInfo, m.rate, m.events, m.sampled, m.delivered, m.lost, m.entries, m.capacity, m.evictions,
-	}
+	}, m.top.Table(), m.identity.Table())
 }
 
 // Names are the probes' names, as flags and labels spell them.

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -62,10 +63,15 @@ type process struct {
 var listening = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
 
 // start runs the exporter with args on a free port of loopback and waits
-// until it serves. It is killed when the test ends, if it still runs.
+// until it serves. It is killed when the test ends, if it still runs. It has
+// no local API unless args say where: exporters of other tests would share it.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := launch(t, append([]string{"--web.listen-address=127.0.0.1:0"}, args...)...)
+	args = append([]string{"--web.listen-address=127.0.0.1:0"}, args...)
+	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--api.") }) {
+		args = append(args, "--api.listen-address=")
+	}
+	p := launch(t, args...)
 	deadline := time.After(10 * time.Second)
 	for p.addr == "" {
 		if m := listening.FindStringSubmatch(p.stderr()); m != nil {

@@ -13,7 +13,8 @@ import (
 // that loads creates them; the others are handed the same.
 var sharedNames = []string{
 	"processes", "threads", "map_evictions",
-	"events", "serious_events", "events_total", "events_sampled_total", "events_lost_total", "event_budget",
+	"events", "serious_events", "event_budget",
+	"events_total", "events_serious_total", "events_sampled_total", "events_lost_total",
 }
 
 // Shared holds the maps that all probes use together. It is filled by one

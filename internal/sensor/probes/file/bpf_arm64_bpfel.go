@@ -21,6 +21,7 @@ const (
 	bpfMapEvents                       = "events"
 	bpfMapEventsLostTotal              = "events_lost_total"
 	bpfMapEventsSampledTotal           = "events_sampled_total"
+	bpfMapEventsSeriousTotal           = "events_serious_total"
 	bpfMapEventsTotal                  = "events_total"
 	bpfMapFileAccessTotal              = "file_access_total"
 	bpfMapMapEvictions                 = "map_evictions"
@@ -202,6 +203,7 @@ type bpfMapSpecs struct {
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal    *ebpf.MapSpec `ebpf:"events_lost_total"`
 	EventsSampledTotal *ebpf.MapSpec `ebpf:"events_sampled_total"`
+	EventsSeriousTotal *ebpf.MapSpec `ebpf:"events_serious_total"`
 	EventsTotal        *ebpf.MapSpec `ebpf:"events_total"`
 	FileAccessTotal    *ebpf.MapSpec `ebpf:"file_access_total"`
 	MapEvictions       *ebpf.MapSpec `ebpf:"map_evictions"`
@@ -257,6 +259,7 @@ type bpfMaps struct {
 	Events             *ebpf.Map `ebpf:"events"`
 	EventsLostTotal    *ebpf.Map `ebpf:"events_lost_total"`
 	EventsSampledTotal *ebpf.Map `ebpf:"events_sampled_total"`
+	EventsSeriousTotal *ebpf.Map `ebpf:"events_serious_total"`
 	EventsTotal        *ebpf.Map `ebpf:"events_total"`
 	FileAccessTotal    *ebpf.Map `ebpf:"file_access_total"`
 	MapEvictions       *ebpf.Map `ebpf:"map_evictions"`
@@ -279,6 +282,7 @@ func (m *bpfMaps) Close() error {
 		m.Events,
 		m.EventsLostTotal,
 		m.EventsSampledTotal,
+		m.EventsSeriousTotal,
 		m.EventsTotal,
 		m.FileAccessTotal,
 		m.MapEvictions,

@@ -15,7 +15,7 @@
 #include "events.h"
 #include "watch.h"
 
-enum { ALIASES_MAX = 4, NAMED_MAX = 4, INODES_MAX = 4, COUNTED_MAX = 8, PENDING_MAX = 512 };
+enum { ALIASES_MAX = 4, NAMED_MAX = 2, INODES_MAX = 4, COUNTED_MAX = 8, PENDING_MAX = 384 };
 
 /* The watched names of one inode. */
 struct names {

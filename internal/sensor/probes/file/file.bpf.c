@@ -58,8 +58,11 @@ __noinline int report_access(__u32 access, __u64 dentry, __u64 mount, __u64 name
 {
 	__u32 severity = access >> 8, operation = access & 0xff;
 	bool serious = severity == SEVERITY_CRITICAL && operation == OPERATION_WRITE;
-	struct event_with_texts *event = reserve(PROBE_FILE, EVENT_FILE, serious, sizeof(*event));
+	struct event_with_texts *event;
 
+	if (!stream) /* before 6.8 it is checked although nobody calls it */
+		return 0;
+	event = reserve(PROBE_FILE, EVENT_FILE, serious, sizeof(*event));
 	if (!event)
 		return 0;
 	event->event.what = severity;
@@ -79,8 +82,7 @@ __noinline int count_access(__u32 severities, __u32 operation, __u64 dentry, __u
 	if (severity >= SEVERITY_COUNT)
 		return 0;
 	add(&file_access_total, severity * OPERATION_COUNT + (operation & 1), 1);
-	if (stream)
-		report_access(severity << 8 | operation, dentry, mount, name);
+	report_access(severity << 8 | operation, dentry, mount, name);
 	return 0;
 }
 

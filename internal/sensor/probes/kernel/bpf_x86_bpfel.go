@@ -20,6 +20,7 @@ const (
 	bpfMapEvents                    = "events"
 	bpfMapEventsLostTotal           = "events_lost_total"
 	bpfMapEventsSampledTotal        = "events_sampled_total"
+	bpfMapEventsSeriousTotal        = "events_serious_total"
 	bpfMapEventsTotal               = "events_total"
 	bpfMapIoUringSetupTotal         = "io_uring_setup_total"
 	bpfMapKernelModuleFailuresTotal = "kernel_module_failures_total"
@@ -108,6 +109,7 @@ type bpfMapSpecs struct {
 	Events                    *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal           *ebpf.MapSpec `ebpf:"events_lost_total"`
 	EventsSampledTotal        *ebpf.MapSpec `ebpf:"events_sampled_total"`
+	EventsSeriousTotal        *ebpf.MapSpec `ebpf:"events_serious_total"`
 	EventsTotal               *ebpf.MapSpec `ebpf:"events_total"`
 	IoUringSetupTotal         *ebpf.MapSpec `ebpf:"io_uring_setup_total"`
 	KernelModuleFailuresTotal *ebpf.MapSpec `ebpf:"kernel_module_failures_total"`
@@ -156,6 +158,7 @@ type bpfMaps struct {
 	Events                    *ebpf.Map `ebpf:"events"`
 	EventsLostTotal           *ebpf.Map `ebpf:"events_lost_total"`
 	EventsSampledTotal        *ebpf.Map `ebpf:"events_sampled_total"`
+	EventsSeriousTotal        *ebpf.Map `ebpf:"events_serious_total"`
 	EventsTotal               *ebpf.Map `ebpf:"events_total"`
 	IoUringSetupTotal         *ebpf.Map `ebpf:"io_uring_setup_total"`
 	KernelModuleFailuresTotal *ebpf.Map `ebpf:"kernel_module_failures_total"`
@@ -172,6 +175,7 @@ func (m *bpfMaps) Close() error {
 		m.Events,
 		m.EventsLostTotal,
 		m.EventsSampledTotal,
+		m.EventsSeriousTotal,
 		m.EventsTotal,
 		m.IoUringSetupTotal,
 		m.KernelModuleFailuresTotal,

@@ -23,6 +23,7 @@ const (
 	bpfMapEvents                     = "events"
 	bpfMapEventsLostTotal            = "events_lost_total"
 	bpfMapEventsSampledTotal         = "events_sampled_total"
+	bpfMapEventsSeriousTotal         = "events_serious_total"
 	bpfMapEventsTotal                = "events_total"
 	bpfMapFlowBalance                = "flow_balance"
 	bpfMapFlowRing                   = "flow_ring"
@@ -158,6 +159,7 @@ type bpfMapSpecs struct {
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal    *ebpf.MapSpec `ebpf:"events_lost_total"`
 	EventsSampledTotal *ebpf.MapSpec `ebpf:"events_sampled_total"`
+	EventsSeriousTotal *ebpf.MapSpec `ebpf:"events_serious_total"`
 	EventsTotal        *ebpf.MapSpec `ebpf:"events_total"`
 	FlowBalance        *ebpf.MapSpec `ebpf:"flow_balance"`
 	FlowRing           *ebpf.MapSpec `ebpf:"flow_ring"`
@@ -217,6 +219,7 @@ type bpfMaps struct {
 	Events             *ebpf.Map `ebpf:"events"`
 	EventsLostTotal    *ebpf.Map `ebpf:"events_lost_total"`
 	EventsSampledTotal *ebpf.Map `ebpf:"events_sampled_total"`
+	EventsSeriousTotal *ebpf.Map `ebpf:"events_serious_total"`
 	EventsTotal        *ebpf.Map `ebpf:"events_total"`
 	FlowBalance        *ebpf.Map `ebpf:"flow_balance"`
 	FlowRing           *ebpf.Map `ebpf:"flow_ring"`
@@ -241,6 +244,7 @@ func (m *bpfMaps) Close() error {
 		m.Events,
 		m.EventsLostTotal,
 		m.EventsSampledTotal,
+		m.EventsSeriousTotal,
 		m.EventsTotal,
 		m.FlowBalance,
 		m.FlowRing,

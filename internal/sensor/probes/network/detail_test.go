@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,11 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"security-exporter/internal/bpf/abi"
+	"security-exporter/internal/sensor/event"
 	"security-exporter/internal/sensor/probe"
 )
 
-// events reads what the ring holds.
-func events(t *testing.T, p *probe.Probe) []abi.Event {
+// events reads what the ring holds, as it is and decoded.
+func events(t *testing.T, p *probe.Probe) ([]abi.Event, []event.Event) {
 	t.Helper()
 	reader, err := ringbuf.NewReader(p.Map("events"))
 	if err != nil {
@@ -28,10 +31,11 @@ func events(t *testing.T, p *probe.Probe) []abi.Event {
 	defer reader.Close()
 	reader.SetDeadline(time.Now())
 	var out []abi.Event
+	var decoded []event.Event
 	for {
 		record, err := reader.Read()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return out
+			return out, decoded
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -41,7 +45,25 @@ func events(t *testing.T, p *probe.Probe) []abi.Event {
 			t.Fatal(err)
 		}
 		out = append(out, e)
+		var d event.Event
+		if err := d.Decode(record.RawSample); err != nil {
+			t.Fatal(err)
+		}
+		decoded = append(decoded, d)
 	}
+}
+
+func loginUID(t *testing.T) uint32 {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/loginuid")
+	if err != nil {
+		return event.NoID // no CONFIG_AUDIT
+	}
+	id, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint32(id)
 }
 
 // seen is the part of an event that these tests compare.
@@ -119,7 +141,7 @@ func testDetail(t *testing.T, version ipVersion) {
 		return err
 	})
 	name, _, _ := bytes.Cut(comm[:], []byte{0})
-	got := events(t, p)
+	got, decoded := events(t, p)
 	connect, failed := uint8(abi.EventConnect), uint8(abi.EventConnectError)
 	want := []seen{
 		// On loopback the client is established first.
@@ -153,6 +175,25 @@ func testDetail(t *testing.T, version ipVersion) {
 		}
 		if [16]byte(bytesOf(e.Address[:])) != loopback {
 			t.Errorf("event %d: address %v", i, e.Address)
+		}
+	}
+	image, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range decoded {
+		known := want[i].tgid != 0
+		if e.Class != event.NoClass || e.Weight != 1 || e.Serious { // no process probe, so no class
+			t.Errorf("event %d: class %d, weight %d, serious %t", i, e.Class, e.Weight, e.Serious)
+		}
+		if known != (e.Parent == uint32(os.Getppid())) || known != (e.LoginUID == loginUID(t)) && loginUID(t) != event.NoID {
+			t.Errorf("event %d: parent %d, loginuid %d", i, e.Parent, e.LoginUID)
+		}
+		if udp := e.Transport == uint8(abi.TransportUDP); udp != (string(e.Executable) == image) {
+			t.Errorf("event %d: executable %q", i, e.Executable)
+		}
+		if !e.Peer.Addr().IsLoopback() || e.Peer.Addr().Is4In6() || e.Peer.Addr().Is4() != (version.name != "v6") || e.Peer.Port() == 0 {
+			t.Errorf("event %d: peer %s", i, e.Peer)
 		}
 	}
 	if n := countKeys(p.Map("callers")); n != 0 {

@@ -21,6 +21,7 @@ const (
 	bpfMapEvents                      = "events"
 	bpfMapEventsLostTotal             = "events_lost_total"
 	bpfMapEventsSampledTotal          = "events_sampled_total"
+	bpfMapEventsSeriousTotal          = "events_serious_total"
 	bpfMapEventsTotal                 = "events_total"
 	bpfMapMapEvictions                = "map_evictions"
 	bpfMapPrivilegeEscalationTotal    = "privilege_escalation_total"
@@ -190,6 +191,7 @@ type bpfMapSpecs struct {
 	Events                   *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal          *ebpf.MapSpec `ebpf:"events_lost_total"`
 	EventsSampledTotal       *ebpf.MapSpec `ebpf:"events_sampled_total"`
+	EventsSeriousTotal       *ebpf.MapSpec `ebpf:"events_serious_total"`
 	EventsTotal              *ebpf.MapSpec `ebpf:"events_total"`
 	MapEvictions             *ebpf.MapSpec `ebpf:"map_evictions"`
 	PrivilegeEscalationTotal *ebpf.MapSpec `ebpf:"privilege_escalation_total"`
@@ -239,6 +241,7 @@ type bpfMaps struct {
 	Events                   *ebpf.Map `ebpf:"events"`
 	EventsLostTotal          *ebpf.Map `ebpf:"events_lost_total"`
 	EventsSampledTotal       *ebpf.Map `ebpf:"events_sampled_total"`
+	EventsSeriousTotal       *ebpf.Map `ebpf:"events_serious_total"`
 	EventsTotal              *ebpf.Map `ebpf:"events_total"`
 	MapEvictions             *ebpf.Map `ebpf:"map_evictions"`
 	PrivilegeEscalationTotal *ebpf.Map `ebpf:"privilege_escalation_total"`
@@ -255,6 +258,7 @@ func (m *bpfMaps) Close() error {
 		m.Events,
 		m.EventsLostTotal,
 		m.EventsSampledTotal,
+		m.EventsSeriousTotal,
 		m.EventsTotal,
 		m.MapEvictions,
 		m.PrivilegeEscalationTotal,

@@ -52,8 +52,11 @@ static __always_inline void see_caller(struct event_with_executable *event, __u6
 /* image: the address of the file that is being executed; 0: of what runs already. */
 __noinline int report_call(__u32 call, __u32 result, __u32 old, __u32 new, __u64 image)
 {
-	struct event_with_executable *event = reserve(PROBE_PRIVILEGE, EVENT_PRIVILEGE, false, sizeof(*event));
+	struct event_with_executable *event;
 
+	if (!stream) /* before 6.8 it is checked although nobody calls it */
+		return 0;
+	event = reserve(PROBE_PRIVILEGE, EVENT_PRIVILEGE, false, sizeof(*event));
 	if (!event)
 		return 0;
 	event->event.what = call;
@@ -67,8 +70,11 @@ __noinline int report_call(__u32 call, __u32 result, __u32 old, __u32 new, __u64
 
 __noinline int report_gain(__u32 how, __u64 ids, __u64 old_caps, __u64 new_caps, __u64 image)
 {
-	struct event_with_executable *event = reserve(PROBE_PRIVILEGE, EVENT_GAIN, true, sizeof(*event));
+	struct event_with_executable *event;
 
+	if (!stream) /* before 6.8 it is checked although nobody calls it */
+		return 0;
+	event = reserve(PROBE_PRIVILEGE, EVENT_GAIN, true, sizeof(*event));
 	if (!event)
 		return 0;
 	event->event.how = how;
@@ -84,8 +90,7 @@ __noinline int report_gain(__u32 how, __u64 ids, __u64 old_caps, __u64 new_caps,
 static __always_inline void count_call(enum privilege_call call, enum result result, __u32 old, __u32 new, __u64 image)
 {
 	add(&privilege_escalation_total, call * RESULT_COUNT + result, 1);
-	if (stream)
-		report_call(call, result, old, new, image);
+	report_call(call, result, old, new, image);
 }
 
 /* Effective ids and capabilities before and after. */
@@ -93,8 +98,7 @@ static __always_inline void count_gain(enum privilege_gain how, __u32 old, __u32
 				       __u64 image)
 {
 	add(&privilege_gained_total, how, 1);
-	if (stream)
-		report_gain(how, (__u64)old << 32 | new, old_caps, new_caps, image);
+	report_gain(how, (__u64)old << 32 | new, old_caps, new_caps, image);
 }
 
 /* The current thread enters a call whose argument its exit needs. */

@@ -20,6 +20,7 @@ const (
 	bpfMapEvents                       = "events"
 	bpfMapEventsLostTotal              = "events_lost_total"
 	bpfMapEventsSampledTotal           = "events_sampled_total"
+	bpfMapEventsSeriousTotal           = "events_serious_total"
 	bpfMapEventsTotal                  = "events_total"
 	bpfMapMapEvictions                 = "map_evictions"
 	bpfMapNotices                      = "notices"
@@ -119,6 +120,7 @@ type bpfMapSpecs struct {
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	EventsLostTotal    *ebpf.MapSpec `ebpf:"events_lost_total"`
 	EventsSampledTotal *ebpf.MapSpec `ebpf:"events_sampled_total"`
+	EventsSeriousTotal *ebpf.MapSpec `ebpf:"events_serious_total"`
 	EventsTotal        *ebpf.MapSpec `ebpf:"events_total"`
 	MapEvictions       *ebpf.MapSpec `ebpf:"map_evictions"`
 	Notices            *ebpf.MapSpec `ebpf:"notices"`
@@ -170,6 +172,7 @@ type bpfMaps struct {
 	Events             *ebpf.Map `ebpf:"events"`
 	EventsLostTotal    *ebpf.Map `ebpf:"events_lost_total"`
 	EventsSampledTotal *ebpf.Map `ebpf:"events_sampled_total"`
+	EventsSeriousTotal *ebpf.Map `ebpf:"events_serious_total"`
 	EventsTotal        *ebpf.Map `ebpf:"events_total"`
 	MapEvictions       *ebpf.Map `ebpf:"map_evictions"`
 	Notices            *ebpf.Map `ebpf:"notices"`
@@ -188,6 +191,7 @@ func (m *bpfMaps) Close() error {
 		m.Events,
 		m.EventsLostTotal,
 		m.EventsSampledTotal,
+		m.EventsSeriousTotal,
 		m.EventsTotal,
 		m.MapEvictions,
 		m.Notices,

@@ -85,13 +85,19 @@ static __always_inline void see_arguments(struct event_with_texts *event)
 		event->event.lengths[1] = length;
 }
 
-/* Global, so that the verifier goes through it once and not for each hook. */
+/*
+ * Global, so that the verifier goes through it once and not for each hook. And
+ * it asks itself whether it is wanted: before 6.8 a global function is checked
+ * although nobody calls it.
+ */
 __noinline int report_exec(__u32 class)
 {
 	bool serious = class == CLASS_SUSPICIOUS;
 	struct event_with_executable *event;
 	struct event_with_texts *with_arguments;
 
+	if (!stream)
+		return 0;
 	if (arguments) {
 		with_arguments = reserve(PROBE_PROCESS, EVENT_EXEC, serious, sizeof(*with_arguments));
 		if (!with_arguments)
@@ -112,8 +118,11 @@ __noinline int report_exec(__u32 class)
 
 __noinline int report_exit(__u32 class)
 {
-	struct event *event = reserve(PROBE_PROCESS, EVENT_EXIT, false, sizeof(*event));
+	struct event *event;
 
+	if (!stream || !detailed)
+		return 0;
+	event = reserve(PROBE_PROCESS, EVENT_EXIT, false, sizeof(*event));
 	if (!event)
 		return 0;
 	see_current(event, has_current_btf());
@@ -210,8 +219,7 @@ static __always_inline int exec(struct task_struct *task, bool script, const boo
 		add(&process_active_count, class, 1);
 		known->class = class;
 	}
-	if (stream)
-		report_exec(class);
+	report_exec(class);
 	return 0;
 }
 
@@ -265,8 +273,7 @@ static __always_inline int exit(bool last_known)
 		return 0;
 	}
 	add(&process_exit_total, gone.class, 1);
-	if (stream && detailed)
-		report_exit(gone.class);
+	report_exit(gone.class);
 	return 0;
 }
 

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"security-exporter/internal/testkit"
+)
+
+// daemon is a containerd of the test's own.
+type daemon struct {
+	t *testing.T
+	// rootfs is the host's root as the Resolver sees it.
+	rootfs, socket, bundle string
+}
+
+// startContainerd starts containerd with all its folders below a temporary
+// one, and a root file system of busybox for its containers.
+func startContainerd(t *testing.T) *daemon {
+	t.Helper()
+	testkit.RequireBPF(t)
+	if host().CgroupRoot == "" {
+		t.Skip("needs the root of a cgroup v2 hierarchy")
+	}
+	for _, program := range []string{"containerd", "ctr", "runc", "busybox"} {
+		if _, err := exec.LookPath(program); err != nil {
+			testkit.Missing(t, "needs %s (Debian: containerd, runc, busybox-static)", program)
+		}
+	}
+	// Short: the path of a socket has at most 107 bytes.
+	dir, err := os.MkdirTemp("", "containerd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	d := &daemon{t: t, rootfs: dir + "/rootfs", socket: dir + "/sock", bundle: dir + "/bundle"}
+	config := dir + "/config.toml"
+	d.write(config, "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n")
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(busybox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.write(d.bundle+"/bin/busybox", string(program))
+	for _, applet := range []string{"sh", "sleep", "true"} {
+		if err := os.Symlink("busybox", d.bundle+"/bin/"+applet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command := exec.Command("containerd", "--config", config, "--root", dir+"/root",
+		"--state", d.rootfs+"/run/containerd", "--address", d.socket)
+	var said bytes.Buffer
+	command.Stdout, command.Stderr = &said, &said
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = command.Process.Signal(unix.SIGTERM)
+		_ = command.Wait()
+		if t.Failed() {
+			t.Logf("containerd:\n%s", said.String())
+		}
+	})
+	eventually(t, "containerd to answer", func() bool { return d.try("version") == nil })
+	return d
+}
+
+func (d *daemon) write(path, content string) {
+	d.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// eventually waits for something that takes a moment.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func (d *daemon) try(args ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "ctr", append([]string{"-a", d.socket}, args...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("ctr %s: %w: %s", args, err, out)
+	}
+	return nil
+}
+
+// run starts a container that sleeps; it ends with the test.
+func (d *daemon) run(namespace, name string, options ...string) {
+	d.t.Helper()
+	in := []string{"-n", namespace}
+	run := append(append(in, "run", "-d", "--snapshotter", "native", "--rootfs"), options...)
+	// Also what a run that failed half-way has left.
+	d.t.Cleanup(func() { d.remove(namespace, name) })
+	if err := d.try(append(run, d.bundle, name, "/bin/sleep", "600")...); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *daemon) remove(namespace, name string) {
+	in := []string{"-n", namespace}
+	_ = d.try(append(in, "task", "rm", "-f", name)...)
+	_ = d.try(append(in, "container", "rm", name)...)
+}
+
+// process is the first process of a container.
+func (d *daemon) process(namespace, name string) int {
+	d.t.Helper()
+	path := filepath.Join(d.rootfs, "run/containerd/io.containerd.runtime.v2.task", namespace, name, "init.pid")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return pid
+}
+
+// cgroup is the version 2 cgroup of a process.
+func (d *daemon) cgroup(pid int) (id uint64, path string) {
+	d.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	_, path = parseProcCgroup(string(text))
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(host().CgroupRoot, path), &st); err != nil {
+		d.t.Fatal(err)
+	}
+	return st.Ino, path
+}
+
+// Real containers: their cgroups resolve to their ids, whatever cgroup they
+// were put in, and are forgotten when they have gone.
+func TestContainerd(t *testing.T) {
+	d := startContainerd(t)
+	unique := strconv.Itoa(os.Getpid())
+	id := strings.Repeat("0", idLen-len(unique)) + unique
+	for _, c := range []struct {
+		namespace, name, cgroup string
+		options                 []string
+		want                    Identity
+		label                   string
+	}{
+		{"default", "plain-" + unique, "/default/plain-" + unique, nil,
+			Identity{ContainerID: "plain-" + unique, Runtime: Containerd, ContainerName: "plain-" + unique}, "plain-" + unique},
+		{"default", "moved-" + unique, "/test-" + unique + "/deep/down", nil,
+			Identity{ContainerID: "moved-" + unique, Runtime: Containerd, ContainerName: "moved-" + unique}, "moved-" + unique},
+		{"k8s.io", id, "/kubepods/burstable/pod" + uid + "/" + id, []string{"--annotation", "io.kubernetes.cri.container-name=app", "--annotation", "io.kubernetes.cri.sandbox-name=pod-1",
+			"--annotation", "io.kubernetes.cri.sandbox-namespace=shop", "--annotation", "io.kubernetes.cri.image-name=app:2"},
+			Identity{ContainerID: id, Runtime: Containerd, ContainerName: "app", Image: "app:2", PodName: "pod-1", PodNamespace: "shop", PodUID: uid}, "app"},
+	} {
+		r := resolver(t, Options{CgroupRoot: host().CgroupRoot}, d.rootfs)
+		tidy(t, c.cgroup)
+		d.run(c.namespace, c.name, append(c.options, "--cgroup", c.cgroup)...)
+		pid := d.process(c.namespace, c.name)
+		cgroup, path := d.cgroup(pid)
+		if path != c.cgroup {
+			t.Errorf("%s is in %s, want %s", c.name, path, c.cgroup)
+		}
+		c.want.Path, c.want.label = path, c.label
+		for name, e := range map[string]*struct{ id, tgid int }{
+			"the cgroup alone":  {int(cgroup), 0},
+			"the process alone": {0, pid},
+		} {
+			if name == "the process alone" && !r.legacy {
+				continue
+			}
+			if got := r.Lookup(exit(uint64(e.id), e.tgid)); *got != c.want {
+				t.Errorf("%s, by %s:\ngot  %+v\nwant %+v", c.name, name, *got, c.want)
+			}
+		}
+		filled := resolver(t, Options{CgroupRoot: host().CgroupRoot}, d.rootfs)
+		if err := filled.Fill(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if known := filled.byID[cgroup].identity; known == nil || *known != c.want {
+			t.Errorf("%s: %+v after Fill", c.name, known)
+		}
+		d.remove(c.namespace, c.name)
+		eventually(t, "the cgroup to go", func() bool { return !r.tree.is(t.Context(), path, cgroup) })
+		r.sweep(t.Context())
+		if _, ok := r.byID[cgroup]; ok {
+			t.Errorf("%s: still remembered", c.name)
+		}
+	}
+}
+
+// tidy removes, at the end of the test, the parents of a cgroup that runc makes
+// and leaves in each hierarchy.
+func tidy(t *testing.T, path string) {
+	t.Helper()
+	hierarchies, err := filepath.Glob("/sys/fs/cgroup/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, hierarchy := range append(hierarchies, host().CgroupRoot) {
+		for dir := filepath.Dir(path); dir != "/"; dir = filepath.Dir(dir) {
+			full := filepath.Join(hierarchy, dir)
+			if _, err := os.Stat(full); err == nil {
+				continue // somebody else's
+			}
+			// The last to be registered is the first to run; children first.
+			defer t.Cleanup(func() { _ = os.Remove(full) })
+		}
+	}
+}
+
+// A container is known when its cgroup is made, which is before anything of it
+// runs, and still when it has gone.
+func TestContainerdThatEndsAtOnce(t *testing.T) {
+	d := startContainerd(t)
+	name := "early-" + strconv.Itoa(os.Getpid())
+	tidy(t, "/default/"+name)
+	r := resolver(t, Options{CgroupRoot: host().CgroupRoot}, d.rootfs)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	defer running.Wait()
+	defer stop()
+	eventually(t, "the root to be watched", func() bool { return r.Stats().Entries > 0 })
+	for range 3 {
+		before := r.labelled(name)
+		if err := d.try("run", "--rm", "--snapshotter", "native", "--rootfs", d.bundle, name, "/bin/true"); err != nil {
+			t.Error(err)
+		}
+		eventually(t, "the container to be known", func() bool { return r.labelled(name) == before+1 })
+	}
+}
+
+// labelled counts the cgroups with a label.
+func (r *Resolver) labelled(label string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, h := range r.byID {
+		if h.identity.Label() == label {
+			n++
+		}
+	}
+	return n
+}
