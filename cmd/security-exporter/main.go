@@ -30,6 +30,7 @@ import (
 	"security-exporter/internal/buildinfo"
 	"security-exporter/internal/client"
 	"security-exporter/internal/config"
+	"security-exporter/internal/harden"
 	"security-exporter/internal/hostfs"
 	"security-exporter/internal/httpd"
 	"security-exporter/internal/posture"
@@ -127,7 +128,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		for _, p := range parts {
 			p.Start(partsCtx)
 		}
+		if cfg.Harden {
+			giveUpPrivileges(partsCtx, cfg, logger)
+		}
 		started.Store(true)
+		tellSystemd(partsCtx, logger)
 	})
 	var ended atomic.Int64 // when ctx did, in nanoseconds
 	context.AfterFunc(ctx, func() {
@@ -187,6 +192,7 @@ func newSensor(cfg *config.Config, hub *stream.Hub, logger *slog.Logger) *sensor
 func newRegistry(cfg *config.Config, parts []part) *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(buildinfo.NewCollector())
+	reg.MustRegister(harden.NewCollector())
 	for _, p := range parts {
 		reg.MustRegister(p)
 	}

@@ -52,7 +52,7 @@ func TestRunStopsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if code := run(ctx, []string{"--web.listen-address=127.0.0.1:0", "--api.listen-address="}, io.Discard, io.Discard); code != 0 {
+	if code := run(ctx, []string{"--web.listen-address=127.0.0.1:0", "--api.listen-address=", "--no-harden"}, io.Discard, io.Discard); code != 0 {
 		t.Errorf("exit %d", code)
 	}
 }

@@ -32,6 +32,7 @@ type flags struct {
 	sysfs         *string
 	rootfs        *string
 	goMetrics     *bool
+	harden        *bool
 	collectors    map[string]*bool
 	configFile    *string
 
@@ -57,6 +58,7 @@ func newFlags(known Known, stdout io.Writer) *flags {
 	f.telemetryPath = app.Flag("web.telemetry-path", "URL path of the metrics page.").Default(DefaultTelemetryPath).String()
 	f.logLevel = app.Flag("log.level", "Least severe messages to log: debug, info, warn or error.").Default("info").String()
 	f.logFormat = app.Flag("log.format", "Format of log messages: logfmt or json.").Default("logfmt").String()
+	f.harden = app.Flag("harden", "Once started, give up the capabilities that are not needed, and have the kernel refuse to execute programs.").Default("true").Bool()
 	f.configFile = app.Flag("config.file", "YAML file with watched files, waived checks and expected kernel parameters (see docs/config.example.yml).").Default("").String()
 
 	f.ebpfEnabled = app.Flag("ebpf.enabled", "Count security events in the kernel with eBPF.").Default("false").Bool()
