@@ -78,6 +78,7 @@ bench: ## measure what it costs the host, as root (amd64; BENCH=Probes for each 
 bench-posture: ## measure posture against prometheus-node-exporter, as root
 	$(GO) test -count=1 -run '^$$' -bench 'BenchmarkRun$$' -benchtime 10x ./internal/posture
 	$(GO) test -count=1 -run '^$$' -bench BenchmarkScrapes -benchtime 200x ./test/e2e
+	$(GO) test -count=1 -run '^$$' -bench BenchmarkAtRest -benchtime 1x ./test/e2e
 
 .PHONY: fuzz
 fuzz: ## run every fuzz test for FUZZTIME (60s)

@@ -41,11 +41,11 @@ struct budget {
 };
 
 /*
- * What each CPU has put in the rings in the present window: one for all that
- * is frequent, and one for what is serious of each probe, so that a flood of
- * suspicious execs cannot hide a privilege gain. Shared.
+ * What each CPU has put in the rings in the present window, of each probe, the
+ * serious apart: so that a flood of set-id calls cannot hide who reads a
+ * password file, nor one of suspicious execs a privilege gain. Shared.
  */
-enum { BUDGET_FREQUENT = PROBE_COUNT, BUDGET_COUNT };
+enum { BUDGET_SERIOUS = PROBE_COUNT, BUDGET_COUNT = 2 * PROBE_COUNT };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -60,9 +60,8 @@ const volatile bool rings = true;
 const volatile bool stream = false;
 /* What Top-N has no use for, but who reads each event may: exits, failed connections. */
 const volatile bool detailed = false;
-/* Events for each CPU and window; 0: no limit. */
+/* Events for each probe, CPU and window; 0: no limit. */
 const volatile __u32 budget_per_window = 0;
-const volatile __u32 serious_budget_per_window = 0;
 /* One in how many is kept; Go changes it while the programs run. */
 volatile __u32 sample_rate = 1;
 
@@ -110,8 +109,7 @@ static __always_inline __u32 admit(enum probe_id probe, bool serious, __u64 now)
 		add(&events_sampled_total, probe, 1);
 		return 0;
 	}
-	if (serious ? !within_budget(probe, serious_budget_per_window, now)
-		    : !within_budget(BUDGET_FREQUENT, budget_per_window, now)) {
+	if (!within_budget(serious ? BUDGET_SERIOUS + probe : probe, budget_per_window, now)) {
 		lose(probe, LOSS_BUDGET);
 		return 0;
 	}

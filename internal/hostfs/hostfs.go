@@ -140,6 +140,13 @@ func do[T any](ctx context.Context, c *calls, op, path string, f func() (T, erro
 		err error
 	}
 	var none T
+	if c == nil {
+		if err := context.Cause(ctx); err != nil {
+			return none, pathError(op, path, fmt.Errorf("%w: %w", ErrHung, err))
+		}
+		v, err := f()
+		return v, pathError(op, path, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	late := func() (T, error) {

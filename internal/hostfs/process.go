@@ -4,8 +4,10 @@ package hostfs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -36,6 +38,14 @@ func (r *Root) Process(pid int) (*Process, error) {
 	return &Process{Tree: &top, Pid: pid}, nil
 }
 
+// Adopt returns the same process with hung calls counted as those of r. Both
+// share one directory: close one of them.
+func (r *Root) Adopt(p *Process) *Process {
+	t := *p.Tree
+	t.calls = r.Procfs.calls
+	return &Process{Tree: &t, Pid: p.Pid}
+}
+
 // Close releases the directory. Calls that still hang keep it until they end.
 func (p *Process) Close() error { return p.dir.Close() }
 
@@ -50,9 +60,13 @@ func (p *Process) StartTime(ctx context.Context) (uint64, error) {
 // NameAndStart is the name the process gave itself, any bytes but zero, and
 // its StartTime, both from one read of /proc/PID/stat.
 func (p *Process) NameAndStart(ctx context.Context) (string, uint64, error) {
-	b, err := p.ReadLimit(ctx, "stat", ValueLimit)
+	// The kernel waits for nothing to write that file, so no worker is needed.
+	if err := context.Cause(ctx); err != nil {
+		return "", 0, pathError("read", "stat", fmt.Errorf("%w: %w", ErrHung, err))
+	}
+	b, err := p.read("stat", ValueLimit)
 	if err != nil {
-		return "", 0, err
+		return "", 0, pathError("read", "/proc/"+strconv.Itoa(p.Pid)+"/stat", err)
 	}
 	name, ticks, err := parseStat(b)
 	return name, ticks, pathError("parse", "/proc/"+strconv.Itoa(p.Pid)+"/stat", err)
@@ -145,7 +159,7 @@ func (p *Process) Root(ctx context.Context) (*ProcRoot, error) {
 			return nil, err
 		}
 		dir := os.NewFile(uintptr(fd), name)
-		return &ProcRoot{&Tree{dir: dir, calls: p.calls, resolve: p.resolve}}, nil
+		return &ProcRoot{&Tree{dir: dir, calls: cmp.Or(p.calls, p.beyond), resolve: p.resolve}}, nil
 	}, func(r *ProcRoot) { _ = r.Close() })
 }
 
@@ -156,52 +170,6 @@ func (p *Process) follow(link string, flags int) (int, error) {
 		return openat(base, link, unix.O_PATH|flags)
 	})
 }
-
-// Dir is an open directory, for a pass over thousands of links such as
-// /proc/PID/fd: one call of the kernel for each. Use it from one goroutine.
-type Dir struct {
-	f   *os.File
-	buf []byte
-}
-
-// OpenDir opens a directory of /proc or /sys.
-func (t *Tree) OpenDir(ctx context.Context, name string) (*Dir, error) {
-	f, err := lookup(ctx, t, "open", name, true, func(fd int) (*os.File, error) { return openDir(fd) })
-	if err != nil {
-		return nil, err
-	}
-	return &Dir{f: f}, nil
-}
-
-// Names lists the directory in the kernel's order, at most MaxEntries.
-func (d *Dir) Names() ([]string, error) {
-	names, err := d.f.Readdirnames(MaxEntries + 1)
-	if err != nil && len(names) == 0 && !isEOF(err) {
-		return nil, err
-	}
-	if len(names) > MaxEntries {
-		return nil, pathError("readdir", d.f.Name(), ErrTooLarge)
-	}
-	return names, nil
-}
-
-// Readlink returns the text of the link name, which has no slash in it.
-func (d *Dir) Readlink(name string) (string, error) {
-	if strings.Contains(name, "/") {
-		return "", pathError("readlink", name, unix.EINVAL)
-	}
-	if d.buf == nil {
-		d.buf = make([]byte, unix.PathMax)
-	}
-	n, err := control(d.f, func(fd int) (int, error) { return unix.Readlinkat(fd, name, d.buf) })
-	if err != nil {
-		return "", pathError("readlink", name, err)
-	}
-	return string(d.buf[:n]), nil
-}
-
-// Close releases the directory.
-func (d *Dir) Close() error { return d.f.Close() }
 
 // handleFile resolves a directory to an O_PATH file.
 func handleFile(t *Tree, name string) (*os.File, error) {

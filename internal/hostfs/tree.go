@@ -25,9 +25,11 @@ type Tree struct {
 	dir *os.File
 	// pseudo trees are /proc and /sys: looking up a name there cannot hang,
 	// so only reading is given to a worker.
-	pseudo  bool
-	calls   *calls
-	resolve resolver
+	pseudo bool
+	// calls is nil in a batch, which is bounded as a whole; beyond has those of
+	// trees that outlive it.
+	calls, beyond *calls
+	resolve       resolver
 }
 
 // Info is what stat(2) says about a file.
@@ -49,6 +51,12 @@ type Entry struct {
 	Type fs.FileMode
 }
 
+// Link is an Entry with the text of the link, empty if it is none.
+type Link struct {
+	Entry
+	Target string
+}
+
 // ReadFile returns the content of a regular file of at most DefaultLimit
 // bytes.
 func (t *Tree) ReadFile(ctx context.Context, name string) ([]byte, error) {
@@ -59,14 +67,16 @@ func (t *Tree) ReadFile(ctx context.Context, name string) ([]byte, error) {
 // more than limit bytes: never a part of it. A file of /proc or /sys, which
 // claims to be empty, is read to its end under the same limit.
 func (t *Tree) ReadLimit(ctx context.Context, name string, limit int) ([]byte, error) {
-	return do(ctx, t.calls, "read", name, func() ([]byte, error) {
-		fd, st, err := t.openRegular(name)
-		if err != nil {
-			return nil, err
-		}
-		defer closeFD(fd)
-		return readAll(fd, st.Size, limit)
-	}, nil)
+	return do(ctx, t.calls, "read", name, func() ([]byte, error) { return t.read(name, limit) }, nil)
+}
+
+func (t *Tree) read(name string, limit int) ([]byte, error) {
+	fd, st, err := t.openRegular(name)
+	if err != nil {
+		return nil, err
+	}
+	defer closeFD(fd)
+	return readAll(fd, st.Size, limit)
 }
 
 // ReadValue returns a small file without the white space around it: the form
@@ -129,6 +139,33 @@ func (t *Tree) ReadDir(ctx context.Context, name string) ([]Entry, error) {
 	})
 }
 
+// ReadLinks is ReadDir with the text of every symbolic link, all in one call.
+// A link that vanishes meanwhile is left out.
+func (t *Tree) ReadLinks(ctx context.Context, name string) ([]Link, error) {
+	return lookup(ctx, t, "readdir", name, true, func(fd int) ([]Link, error) {
+		f, err := openDir(fd)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }()
+		list, err := entries(f)
+		out := make([]Link, 0, len(list))
+		buf := make([]byte, unix.PathMax)
+		for _, e := range list {
+			l := Link{Entry: e}
+			if e.Type == fs.ModeSymlink {
+				n, err := unix.Readlinkat(int(f.Fd()), e.Name, buf)
+				if err != nil {
+					continue
+				}
+				l.Target = string(buf[:n])
+			}
+			out = append(out, l)
+		}
+		return out, err
+	})
+}
+
 // Glob returns the paths that match a pattern whose last component is a
 // path.Match pattern, sorted. A missing directory has none; one that cannot
 // be read is an error. Like a shell, * does not match a leading dot.
@@ -172,7 +209,7 @@ func (t *Tree) Handle(ctx context.Context, name string, f func(procPath string) 
 // lookup resolves a name and gives the O_PATH handle to f, in a worker unless
 // the tree cannot hang.
 func lookup[T any](ctx context.Context, t *Tree, op, name string, follow bool, f func(fd int) (T, error)) (T, error) {
-	if t.pseudo {
+	if t.pseudo || t.calls == nil {
 		if err := context.Cause(ctx); err != nil {
 			var none T
 			return none, pathError(op, name, fmt.Errorf("%w: %w", ErrHung, err))
@@ -201,6 +238,16 @@ func (t *Tree) handle(name string, follow bool) (int, error) {
 	if t.dir != nil {
 		return control(t.dir, func(base int) (int, error) { return t.resolve(base, name, follow) })
 	}
+	base, err := t.base()
+	if err != nil {
+		return -1, err
+	}
+	defer closeFD(base)
+	return t.resolve(base, name, follow)
+}
+
+// base opens the top of a tree that has a path.
+func (t *Tree) base() (int, error) {
 	base, err := openat(unix.AT_FDCWD, t.path, unix.O_PATH|unix.O_DIRECTORY)
 	if errors.Is(err, unix.ENOENT) {
 		// Not ErrNotExist: without its tree nothing on the host is "not there".
@@ -209,8 +256,15 @@ func (t *Tree) handle(name string, follow bool) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("directory %s: %w", t.path, err)
 	}
-	defer closeFD(base)
-	return t.resolve(base, name, follow)
+	return base, nil
+}
+
+func (t *Tree) top() (*os.File, error) {
+	base, err := t.base()
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(base), t.path), nil
 }
 
 // control lends the handle of a file to f: a Close meanwhile, by a caller
@@ -230,12 +284,34 @@ func control[T any](file *os.File, f func(fd int) (T, error)) (T, error) {
 
 // openRegular checks the object before it opens it for reading.
 func (t *Tree) openRegular(name string) (int, *unix.Stat_t, error) {
+	if t.pseudo && t.dir != nil && !strings.Contains(name, "/") {
+		// /proc/PID holds files, directories and links, so what is no link can
+		// be opened at once.
+		if fd, st, err := openPlain(t.dir, name); err == nil {
+			return fd, st, nil
+		}
+	}
 	handle, err := t.handle(name, true)
 	if err != nil {
 		return -1, nil, err
 	}
 	defer closeFD(handle)
 	return reopenRegular(handle)
+}
+
+func openPlain(dir *os.File, name string) (int, *unix.Stat_t, error) {
+	var st unix.Stat_t
+	fd, err := control(dir, func(base int) (int, error) {
+		return openat(base, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_NOFOLLOW)
+	})
+	if err != nil {
+		return -1, nil, err
+	}
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		closeFD(fd)
+		return -1, nil, ErrNotRegular
+	}
+	return fd, &st, nil
 }
 
 func reopenRegular(handle int) (int, *unix.Stat_t, error) {
@@ -276,6 +352,10 @@ func readAll(fd int, size int64, limit int) ([]byte, error) {
 		}
 		if buf = buf[:len(buf)+n]; len(buf) > limit {
 			return nil, fmt.Errorf("%w of %d bytes", ErrTooLarge, limit)
+		}
+		if int64(len(buf)) == size {
+			// There was room for one byte more, so this is the end.
+			return buf, nil
 		}
 	}
 }

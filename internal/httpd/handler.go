@@ -21,13 +21,14 @@ func newHandler(opts Options) (http.Handler, error) {
 		return nil, err
 	}
 	routes := map[string]http.Handler{
-		opts.TelemetryPath: promhttp.HandlerFor(opts.Registry, promhttp.HandlerOpts{
+		opts.TelemetryPath: compressed(promhttp.HandlerFor(opts.Registry, promhttp.HandlerOpts{
 			ErrorLog: errorLog{opts.Logger},
 			// One bad collector must not take the others off the page.
 			ErrorHandling:       promhttp.ContinueOnError,
 			Registry:            opts.Registry,
 			MaxRequestsInFlight: MaxScrapes,
-		}),
+			DisableCompression:  true,
+		})),
 		"/healthz": text(func() (int, string) { return http.StatusOK, "ok\n" }),
 		"/readyz": text(func() (int, string) {
 			if reasons := opts.Ready(); len(reasons) > 0 {

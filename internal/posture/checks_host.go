@@ -158,10 +158,10 @@ func fileCheck(paths ...string) func(*checkHost) (int, error) {
 			if !slices.Contains(paths, r.path) {
 				continue
 			}
-			state, found, err := r.check(h.ctx, h.in.Rootfs, groups)
+			good, found, err := r.check(h.ctx, h.in.Rootfs, groups)
 			problems = append(problems, err)
 			any = any || found || err != nil
-			if found && !state.compliant {
+			if found && !good {
 				findings++
 			}
 		}

@@ -33,15 +33,13 @@ func coreDumpsCollector() Spec {
 		"Whether the hard limit of pam_limits for core dumps is 0 for all users but root.")
 	stored := metric.NewState("linux_security_coredump_stored",
 		"Whether systemd-coredump keeps core dumps; absent if it does not get them.")
-	watch := []string{limitsConf, "/etc/security/limits.d/*.conf"}
-	for _, dir := range coredumpDirs {
-		watch = append(watch, dir+"/coredump.conf", dir+"/coredump.conf.d/*.conf")
-	}
 	return Spec{
 		Name:    "core_dumps",
 		Help:    "Where core dumps go, which may hold secrets.",
 		Metrics: []*metric.Metric{pipe, limited, stored},
-		Watch:   watch,
+		Watch: []string{
+			limitsConf, "/etc/security/limits.d/*.conf", "/etc/systemd/coredump.conf", "/etc/systemd/coredump.conf.d/*.conf",
+		},
 		Collect: func(ctx context.Context, in *Input, out *metric.Batch) error {
 			pattern, err := in.Procfs.ReadValue(ctx, "/sys/kernel/core_pattern")
 			if err != nil {

@@ -66,23 +66,19 @@ func fileModesCollector() Spec {
 	compliant := metric.NewState("linux_security_file_mode_compliant",
 		"Whether the file, or every file of the pattern, belongs to root and gives nobody more rights than expected.",
 		metric.Closed("path", paths...))
-	mode := metric.NewState("linux_security_file_mode",
-		"Permission bits of the file, or all that any file of the pattern has, as octal digits: 640 is 0640.",
-		metric.Closed("path", paths...))
 	return Spec{
 		Name:    "file_modes",
 		Help:    "Owner and mode of files that decide about security.",
-		Metrics: []*metric.Metric{compliant, mode},
+		Metrics: []*metric.Metric{compliant},
 		Watch:   []string{"/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/sudoers", "/etc/ssh/sshd_config", "/etc/crontab"},
 		Collect: func(ctx context.Context, in *Input, out *metric.Batch) error {
 			groups, err := fileGroups(ctx, in.Rootfs)
 			problems := []error{err}
 			for _, r := range fileRules {
-				state, found, err := r.check(ctx, in.Rootfs, groups)
+				good, found, err := r.check(ctx, in.Rootfs, groups)
 				problems = append(problems, err)
 				if found {
-					out.Bool(compliant, state.compliant, r.path)
-					out.Add(mode, octalDigits(state.mode), r.path)
+					out.Bool(compliant, good, r.path)
 				}
 			}
 			return Partial(errors.Join(problems...))
@@ -90,35 +86,28 @@ func fileModesCollector() Spec {
 	}
 }
 
-// fileState is what a rule found: mode has the bits that any file has.
-type fileState struct {
-	compliant bool
-	mode      uint32
-}
-
 // check looks at the file or files. found is false if there are none, and if
 // one could not be looked at: then nothing is certain.
-func (r fileRule) check(ctx context.Context, root *hostfs.Tree, groups map[string]uint32) (s fileState, found bool, err error) {
+func (r fileRule) check(ctx context.Context, root *hostfs.Tree, groups map[string]uint32) (compliant, found bool, err error) {
 	files := []string{r.path}
 	if strings.Contains(r.path, "*") {
 		if files, err = root.Glob(ctx, r.path); err != nil {
-			return s, false, err
+			return false, false, err
 		}
 	}
-	s.compliant = true
+	compliant = true
 	for _, file := range files {
 		info, err := root.Stat(ctx, file)
 		if errors.Is(err, hostfs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return s, false, err
+			return false, false, err
 		}
 		found = true
-		s.mode |= info.Perm
-		s.compliant = s.compliant && r.allows(info, groups)
+		compliant = compliant && r.allows(info, groups)
 	}
-	return s, found, nil
+	return compliant, found, nil
 }
 
 func (r fileRule) allows(info hostfs.Info, groups map[string]uint32) bool {
@@ -131,15 +120,6 @@ func (r fileRule) allows(info hostfs.Info, groups map[string]uint32) bool {
 		allowed = allowed&^0o070 | allowed&0o007<<3
 	}
 	return info.UID == 0 && info.Perm&^allowed == 0
-}
-
-// octalDigits is the number that a mode looks like in octal.
-func octalDigits(mode uint32) float64 {
-	n, err := strconv.Atoi(strconv.FormatUint(uint64(mode), 8))
-	if err != nil {
-		return 0 // twelve bits have four digits
-	}
-	return float64(n)
 }
 
 // fileGroups returns the ids of groups by name.

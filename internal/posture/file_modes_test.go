@@ -85,9 +85,6 @@ func TestFileRules(t *testing.T) {
 		}
 		seen[r.path] = true
 	}
-	if got := octalDigits(0o1730); got != 1730 {
-		t.Errorf("01730 shows as %v", got)
-	}
 }
 
 func FuzzParseGroupIDs(f *testing.F) {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	"golang.org/x/sys/unix"
 
 	"security-exporter/internal/hostfs"
 	"security-exporter/internal/metric"
@@ -178,4 +180,20 @@ func (c batchCollector) Collect(ch chan<- prometheus.Metric) { c.batch.Collect(c
 // stub is a collector for tests of the engine.
 func stub(name string, collect func(ctx context.Context, in *Input, out *metric.Batch) error, metrics ...*metric.Metric) Spec {
 	return Spec{Name: name, Help: "Stub.", Metrics: metrics, Collect: collect}
+}
+
+// threadTime is the processor time of f, which the load of the machine and
+// other tests do not add to. What f gives to other goroutines is not in it.
+func threadTime(t *testing.T, f func()) time.Duration {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	now := func() time.Duration {
+		var ts unix.Timespec
+		must(t, unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts))
+		return time.Duration(ts.Nano())
+	}
+	before := now()
+	f()
+	return now() - before
 }

@@ -89,8 +89,10 @@ func (j *job) loop(ctx context.Context, first func()) {
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
+			j.in.Changed = false
 		case <-j.wake:
 			j.rest(ctx)
+			j.in.Changed = true
 		}
 		timer.Stop()
 	}

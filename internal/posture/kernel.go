@@ -63,7 +63,7 @@ func kernelCollector() Spec {
 		signature: state("linux_security_module_signature_enforced",
 			"Whether the kernel refuses modules without a valid signature."),
 		flag: state("linux_security_kernel_cmdline_flag",
-			"Whether the kernel was started with the parameter.", metric.Closed("flag", cmdlineFlags...)),
+			"Parameter that the kernel was started with; always 1, absent if it was not.", metric.Closed("flag", cmdlineFlags...)),
 	}
 	return Spec{
 		Name:    "kernel",

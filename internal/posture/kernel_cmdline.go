@@ -33,7 +33,9 @@ func (c *kernel) addCmdline(ctx context.Context, in *Input, out *metric.Batch) e
 		} else {
 			ok = ok && value != "0"
 		}
-		out.Bool(c.flag, ok, flag)
+		if ok {
+			out.Add(c.flag, 1, flag)
+		}
 	}
 	return nil
 }

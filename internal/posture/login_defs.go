@@ -26,12 +26,19 @@ const (
 	vendorLoginDefs = "/usr/etc/login.defs"
 )
 
+// loginDefsValues are the settings that are worth an alert of their own.
+var loginDefsValues = []string{
+	"PASS_MAX_DAYS", "PASS_MIN_DAYS", "PASS_WARN_AGE", "PASS_MIN_LEN", "UMASK", "HOME_MODE", "UID_MIN", "UID_MAX",
+	"LOGIN_RETRIES", "LOGIN_TIMEOUT", "FAILLOG_ENAB", "LOG_OK_LOGINS", "LOG_UNKFAIL_ENAB", "SYSLOG_SU_ENAB", "DEFAULT_HOME",
+	"SHA_CRYPT_MIN_ROUNDS", "SHA_CRYPT_MAX_ROUNDS", "YESCRYPT_COST_FACTOR",
+}
+
 func loginDefsCollector() Spec {
 	info := metric.NewLegacy("linux_security_login_defs_info",
 		"Setting of login.defs: its number where info_value is num, else 1 with the text.",
 		metric.Open("info_key", "Name as in login.defs(5)."), metric.Open("info_value", "num or the text."))
 	value := metric.NewState("linux_security_login_defs_value",
-		"Setting of login.defs that is a number or yes (1) or no (0), in the unit of login.defs(5); octal as there.",
+		"Setting of login.defs that decides about accounts and logins and is a number or yes (1) or no (0), in the unit of login.defs(5).",
 		metric.Open("key", "Name as in login.defs(5)."))
 
 	return Spec{
@@ -48,11 +55,13 @@ func loginDefsCollector() Spec {
 				text := settings[key]
 				if n, ok := loginDefsNumber(text); ok {
 					out.Add(info, float64(n), key, "num")
-					out.Add(value, float64(n), key)
+					if slices.Contains(loginDefsValues, key) {
+						out.Add(value, float64(n), key)
+					}
 					continue
 				}
 				out.Add(info, 1, key, text)
-				if yes := strings.EqualFold(text, "yes"); yes || strings.EqualFold(text, "no") {
+				if yes := strings.EqualFold(text, "yes"); (yes || strings.EqualFold(text, "no")) && slices.Contains(loginDefsValues, key) {
 					out.Bool(value, yes, key)
 				}
 			}

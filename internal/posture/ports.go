@@ -102,7 +102,8 @@ func (p *ports) collect(ctx context.Context, in *Input, out *metric.Batch) error
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	p.list(sockets, owner, p.finder.Find(ctx, in.Root, distinct(owner)), out)
+	who := p.finder.Find(ctx, in.Root, distinct(owner.pids), owner.same)
+	p.list(sockets, owner.pids, who, out)
 	return Partial(errors.Join(dumpErr, ownErr))
 }
 

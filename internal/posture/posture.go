@@ -73,6 +73,9 @@ type Spec struct {
 type Input struct {
 	*hostfs.Root
 	Settings Settings
+	// Changed: a file that the collector watches has changed since the run
+	// before, so nothing that was remembered of files holds.
+	Changed bool
 	// Log is for what a metric cannot say. The Runner logs returned errors.
 	Log *slog.Logger
 	// Now is the clock, so that ages can be tested.

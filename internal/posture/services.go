@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"security-exporter/internal/hostfs"
 	"security-exporter/internal/metric"
@@ -41,7 +43,16 @@ type services struct {
 	info, active, enabled, target *metric.Metric
 	// units asks systemd.
 	units func(ctx context.Context, root *hostfs.Tree) (map[string]unitActivity, error)
+
+	// known is what the unit files said, by name, as long as dirs is what the
+	// search path holds.
+	known map[string]knownService
+	dirs  []unitDir
+	until time.Time
 }
+
+// unitFilesFor is how long unit files are not read again.
+const unitFilesFor = 5 * time.Minute
 
 func servicesCollector() Spec { return servicesWith(listUnits) }
 
@@ -127,27 +138,61 @@ func (c *services) systemd(ctx context.Context, in *Input, tree *unitTree) ([]se
 			names[n] = true
 		}
 	}
+	c.forget(in, tree)
 	var out []service
 	for _, n := range sortedKeys(names) {
 		if parsed, _ := parseUnitName(n); parsed.template() {
 			continue
 		}
-		state, u, err := tree.state(ctx, n)
-		if err != nil && !errors.Is(err, hostfs.ErrNotExist) {
-			problems = append(problems, err)
+		known, ok := c.known[n]
+		if !ok {
+			known, err = readService(ctx, tree, n)
+			if err == nil {
+				c.known[n] = known
+			} else if !errors.Is(err, hostfs.ErrNotExist) {
+				problems = append(problems, err)
+			}
 		}
-		s := service{name: strings.TrimSuffix(n, ".service"), manager: "systemd", alias: state == unitAlias}
-		file := n
-		if s.alias {
-			file = u.name
-			state = tree.stateOf(ctx, file)
-		}
-		s.enabled = state == unitEnabled || state == unitEnabledRuntime ||
-			(state == unitGenerated || state == unitStatic && strings.Contains(file, "@")) && tree.started(file)
-		activity.fill(ctx, &s, u, file)
+		s := known.service
+		activity.fill(ctx, &s, known.unit, known.file)
 		out = append(out, s)
 	}
 	return out, errors.Join(problems...)
+}
+
+// knownService is what the unit files say about a service.
+type knownService struct {
+	service
+	unit *unit
+	file string
+}
+
+// forget drops what the unit files said when one of them was changed, when a
+// file or link came or went, and after some time, because what was edited in
+// place and is not watched shows in no other way.
+func (c *services) forget(in *Input, tree *unitTree) {
+	now := in.Now()
+	if c.known != nil && !in.Changed && now.Before(c.until) && reflect.DeepEqual(tree.dirs, c.dirs) {
+		return
+	}
+	c.known, c.dirs, c.until = make(map[string]knownService), tree.dirs, now.Add(unitFilesFor)
+}
+
+func readService(ctx context.Context, tree *unitTree, name string) (knownService, error) {
+	state, u, err := tree.state(ctx, name)
+	k := knownService{file: name}
+	k.service = service{name: strings.TrimSuffix(name, ".service"), manager: "systemd", alias: state == unitAlias}
+	if k.alias {
+		k.file = u.name
+		state = tree.stateOf(ctx, k.file)
+	}
+	k.enabled = state == unitEnabled || state == unitEnabledRuntime ||
+		(state == unitGenerated || state == unitStatic && strings.Contains(k.file, "@")) && tree.started(k.file)
+	if u != nil {
+		// The place of the control group is all that is asked of it later.
+		k.unit = &unit{settings: slices.DeleteFunc(slices.Clone(u.settings), func(s unitSetting) bool { return s.key != "Slice" })}
+	}
+	return k, err
 }
 
 // serviceActivity is what is known of the present: from systemd, from the

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"security-exporter/internal/hostfs"
 )
@@ -139,4 +140,60 @@ func FuzzParseInittab(f *testing.F) {
 		}
 		cmdlineTarget(s)
 	})
+}
+
+// A run that nothing was changed for reads no unit file again; a new link, a
+// change that is watched and the passing of time make it.
+func TestServicesReadsUnitsOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const unitFile = "usr/lib/systemd/system/a.service"
+	write(unitFile, "[Service]\nExecStart=/a\n[Install]\nAlias=b.service\n")
+	units := func(context.Context, *hostfs.Tree) (map[string]unitActivity, error) { return nil, nil }
+	spec := servicesWith(units)
+	in := fixtureInput(dir, Settings{})
+	now := in.Now()
+	in.Now = func() time.Time { return now }
+	enabled := func() bool {
+		t.Helper()
+		return strings.Contains(string(exposition(t, spec, in)), `linux_security_service_enabled{service="a"} 1`)
+	}
+	expect := func(when string, want bool) {
+		t.Helper()
+		if got := enabled(); got != want {
+			t.Errorf("%s: enabled %v, want %v", when, got, want)
+		}
+	}
+	expect("at first", false)
+	if err := os.MkdirAll(filepath.Join(dir, "etc/systemd/system"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "etc/systemd/system/b.service")
+	if err := os.Symlink("/"+unitFile, link); err != nil {
+		t.Fatal(err)
+	}
+	expect("with its alias", true)
+	write(unitFile, "[Service]\nExecStart=/a\n")
+	expect("edited in place", true)
+	in.Changed = true
+	expect("edited and watched", false)
+	in.Changed = false
+	write(unitFile, "[Service]\nExecStart=/a\n[Install]\nAlias=b.service\n")
+	expect("edited again", false)
+	now = now.Add(unitFilesFor)
+	expect("after some time", true)
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
+	expect("without the link", false)
 }

@@ -16,9 +16,20 @@ import (
 // Reads the links of /proc/PID/fd: proc_pid_fd(5). A socket is
 // "socket:[INODE]" there, with the inode number that sock_diag reports.
 
-// recheck is how long a socket that no process has, such as one of the kernel,
-// or that only processes have which may not be seen, is not looked for again.
-const recheck = 5 * time.Minute
+// A socket that no process has, such as one of the kernel, or that only
+// processes have which may not be seen, is looked for again after recheck, and
+// then after twice the time as before, up to maxRecheck: each time costs a pass
+// over all descriptors.
+const (
+	recheck    = 5 * time.Minute
+	maxRecheck = 80 * time.Minute
+)
+
+// lostSocket is one that was not found, and when it is looked for again.
+type lostSocket struct {
+	until time.Time
+	wait  time.Duration
+}
 
 // holder is where a socket was found: a descriptor of a process.
 type holder struct {
@@ -28,58 +39,84 @@ type holder struct {
 
 // owners remembers where sockets were found. A descriptor that still leads to
 // the socket is its owner still, so a run where nothing changed costs one
-// system call or three for each socket; anything new costs one pass over all
-// descriptors, however many sockets are new.
+// system call for each socket and one for each process; anything new costs one
+// pass over all descriptors, however many sockets are new.
 type owners struct {
 	held   map[uint32]holder
-	nobody map[uint32]time.Time
+	nobody map[uint32]lostSocket
 	// denied is the number of processes that the last pass could not look into.
 	denied int
+}
+
+// owned is the answer of owners.
+type owned struct {
+	// pids has the owner of each inode.
+	pids map[uint32]int
+	// same are the owners that are the processes of the last time, with the
+	// text of their exe link.
+	same map[int]string
 }
 
 // find maps the inodes of the sockets to the process that has them open: the
 // one with the lowest pid when the socket was first seen. The error says that
 // some may have been missed.
-func (o *owners) find(ctx context.Context, in *Input, sockets []socket) (map[uint32]int, error) {
-	held, nobody := make(map[uint32]holder, len(sockets)), make(map[uint32]time.Time)
+func (o *owners) find(ctx context.Context, in *Input, sockets []socket) (owned, error) {
+	if len(sockets) == 0 {
+		o.held, o.nobody = nil, nil
+		return owned{}, nil
+	}
+	proc, err := in.Procfs.OpenDir(ctx, "/")
+	if err != nil {
+		return owned{}, err
+	}
+	defer func() { _ = proc.Close() }()
+	held, nobody := make(map[uint32]holder, len(sockets)), make(map[uint32]lostSocket)
 	want := make(map[uint32]bool)
+	same := make(map[int]bool)
 	for _, s := range sockets {
 		if s.inode == 0 {
 			continue
 		}
-		h, ok := o.held[s.inode]
-		until, lost := o.nobody[s.inode]
+		h, found := o.held[s.inode]
+		lost, missed := o.nobody[s.inode]
 		switch {
-		case ok && h.still(ctx, in, s.inode):
+		case found && h.still(proc, s.inode):
 			held[s.inode] = h
-		case lost && in.Now().Before(until):
-			nobody[s.inode] = until
+			same[h.pid] = true
+		case missed && in.Now().Before(lost.until):
+			nobody[s.inode] = lost
 		default:
 			want[s.inode] = true
 		}
 	}
 	if len(want) > 0 {
-		denied, err := pass(ctx, in, want, held)
+		denied, err := pass(ctx, in, proc, want, held)
 		if err != nil {
-			return nil, err
+			return owned{}, err
 		}
 		o.denied = denied
 	}
 	if ctx.Err() == nil {
 		for inode := range want {
-			nobody[inode] = in.Now().Add(recheck)
+			wait := min(max(recheck, 2*o.nobody[inode].wait), maxRecheck)
+			nobody[inode] = lostSocket{in.Now().Add(wait), wait}
 		}
 	}
 	o.held, o.nobody = held, nobody
-	pids := make(map[uint32]int, len(held))
+	out := owned{make(map[uint32]int, len(held)), make(map[int]string, len(same))}
 	for inode, h := range held {
-		pids[inode] = h.pid
+		out.pids[inode] = h.pid
 	}
-	return pids, ownerless(len(nobody), o.denied)
+	for pid := range same {
+		if link, err := proc.LinkOfProcess(pid, "exe"); err == nil {
+			out.same[pid] = link
+		}
+	}
+	return out, ownerless(len(nobody), o.denied)
 }
 
-func (h holder) still(ctx context.Context, in *Input, inode uint32) bool {
-	link, err := in.Procfs.Readlink(ctx, strconv.Itoa(h.pid)+"/fd/"+h.fd)
+func (h holder) still(proc *hostfs.Dir, inode uint32) bool {
+	link, err := proc.LinkOfProcess(h.pid, "fd/"+h.fd)
 	if err != nil {
 		return false
 	}
@@ -90,10 +127,7 @@ func (h holder) still(ctx context.Context, in *Input, inode uint32) bool {
 // pass goes over the descriptors of all processes, in the order of their pids,
 // until nothing is left to find. It moves what it finds from want to held and
 // returns the number of processes it may not look into.
-func pass(ctx context.Context, in *Input, want map[uint32]bool, held map[uint32]holder) (denied int, err error) {
-	if len(want) == 0 {
-		return 0, nil
-	}
+func pass(ctx context.Context, in *Input, proc *hostfs.Dir, want map[uint32]bool, held map[uint32]holder) (denied int, err error) {
 	pids, err := in.Pids(ctx)
 	if err != nil {
 		return 0, err
@@ -103,7 +137,7 @@ func pass(ctx context.Context, in *Input, want map[uint32]bool, held map[uint32]
 		if len(want) == 0 || ctx.Err() != nil {
 			break
 		}
-		if err := heldBy(ctx, in, pid, want, held); errors.Is(err, hostfs.ErrPermission) {
+		if err := heldBy(proc, pid, want, held); errors.Is(err, hostfs.ErrPermission) {
 			denied++
 		}
 	}
@@ -111,8 +145,8 @@ func pass(ctx context.Context, in *Input, want map[uint32]bool, held map[uint32]
 }
 
 // heldBy looks through one process. One that goes meanwhile had none.
-func heldBy(ctx context.Context, in *Input, pid int, want map[uint32]bool, held map[uint32]holder) error {
-	dir, err := in.Procfs.OpenDir(ctx, strconv.Itoa(pid)+"/fd")
+func heldBy(proc *hostfs.Dir, pid int, want map[uint32]bool, held map[uint32]holder) error {
+	dir, err := proc.OfProcess(pid, "fd")
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ const (
 )
 
 type sshd struct {
-	info, option, value, match, newer *metric.Metric
+	info, option, match, newer *metric.Metric
 }
 
 func sshdCollector() Spec {
@@ -41,8 +41,6 @@ func sshdCollector() Spec {
 		option: metric.NewState("linux_security_sshd_option_info",
 			"Setting of sshd in effect for every connection, times in seconds; always 1.",
 			option, value, metric.Closed("source", "file", "flag", "default")),
-		value: metric.NewState("linux_security_sshd_option_value",
-			"Setting of sshd that is a number or yes (1) or no (0), times in seconds, the built-in default included.", option),
 		match: metric.NewState("linux_security_sshd_match_option_info",
 			"Setting of sshd inside a Match block, in effect for some connections; always 1.",
 			metric.Open("match", "Condition of the block."), option, value),
@@ -52,7 +50,7 @@ func sshdCollector() Spec {
 	return Spec{
 		Name:    "sshd",
 		Help:    "Configuration of the OpenSSH server.",
-		Metrics: []*metric.Metric{c.info, c.option, c.value, c.match, c.newer},
+		Metrics: []*metric.Metric{c.info, c.option, c.match, c.newer},
 		Watch: []string{
 			sshdConfigFile, "/etc/ssh/sshd_config.d/*.conf", sshdVendorConfig, "/usr/etc/ssh/sshd_config.d/*.conf",
 			"/etc/default/ssh", "/etc/sysconfig/sshd", "/etc/crypto-policies/back-ends/opensshserver.config", sshdPidFile,
@@ -88,11 +86,6 @@ func (c *sshd) add(out *metric.Batch, config *sshdConfig, o sshdOption) {
 	}
 	for _, v := range values {
 		out.Add(c.option, 1, o.name, v, source)
-	}
-	if len(values) == 1 {
-		if n, ok := sshdNumberValue(values[0]); ok {
-			out.Add(c.value, n, o.name)
-		}
 	}
 	for _, l := range config.lines {
 		if l.always() || !strings.EqualFold(l.key, o.name) {

@@ -112,19 +112,6 @@ func sshdHostPort(s string) (host, port string) {
 	return strings.Trim(s, "[]"), ""
 }
 
-// sshdNumberValue is the option as a number: itself, or 1 and 0 for yes and
-// no.
-func sshdNumberValue(value string) (float64, bool) {
-	switch value {
-	case "yes":
-		return 1, true
-	case "no":
-		return 0, true
-	}
-	n, err := strconv.ParseInt(value, 10, 64)
-	return float64(n), err == nil
-}
-
 // sshdWords are all arguments, one value each.
 func sshdWords(lines []sshdLine) []string {
 	var out []string

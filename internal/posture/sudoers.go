@@ -200,8 +200,11 @@ type sudoersReader struct {
 func readSudoers(ctx context.Context, root *hostfs.Tree, host string) (*sudoers, error) {
 	r := &sudoersReader{ctx: ctx, root: root, host: host, out: newSudoers()}
 	err := r.read(sudoersFile)
-	if errors.Is(err, hostfs.ErrNotExist) && r.read(vendorSudoersFile) == nil {
-		err = nil
+	if errors.Is(err, hostfs.ErrNotExist) {
+		// A vendor's file that cannot be read is no missing one.
+		if vendor := r.read(vendorSudoersFile); !errors.Is(vendor, hostfs.ErrNotExist) {
+			err = vendor
+		}
 	}
 	if err != nil {
 		return nil, err

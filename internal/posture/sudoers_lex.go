@@ -181,7 +181,7 @@ func (t *sudoersText) quoted() (text string, ok bool) {
 // network reads an IP address or network, "" if there is none.
 func (t *sudoersText) network() string {
 	end := t.pos
-	for end < len(t.src) && strings.IndexByte("0123456789abcdefABCDEF:./", t.src[end]) >= 0 {
+	for end < min(len(t.src), t.pos+maxNetwork) && strings.IndexByte("0123456789abcdefABCDEF:./", t.src[end]) >= 0 {
 		end++
 	}
 	text := t.src[t.pos:end]
@@ -199,6 +199,9 @@ func (t *sudoersText) network() string {
 	t.pos += len(text)
 	return text
 }
+
+// maxNetwork is more than an address and a mask take, in bytes.
+const maxNetwork = 128
 
 func isNetwork(text string) bool {
 	addr, mask, slash := strings.Cut(text, "/")

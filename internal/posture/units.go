@@ -81,7 +81,7 @@ func readUnitDir(ctx context.Context, root *hostfs.Tree, dir string) (unitDir, e
 		path: dir, files: make(map[string]string),
 		links: make(map[string]map[string]string), dropins: make(map[string][]string),
 	}
-	list, err := root.ReadDir(ctx, dir)
+	list, err := root.ReadLinks(ctx, dir)
 	problems := []error{unlessMissing(err)}
 	for _, e := range list {
 		full := path.Join(dir, e.Name)
@@ -92,7 +92,7 @@ func readUnitDir(ctx context.Context, root *hostfs.Tree, dir string) (unitDir, e
 		case ext == ".d" && e.Type != fs.ModeSymlink:
 			d.dropins[e.Name], err = root.Glob(ctx, full+"/*.conf")
 		case unit && e.Type == fs.ModeSymlink:
-			d.files[e.Name], err = root.Readlink(ctx, full)
+			d.files[e.Name] = e.Target
 		case unit && e.Type == 0:
 			d.files[e.Name] = ""
 		}
@@ -103,18 +103,14 @@ func readUnitDir(ctx context.Context, root *hostfs.Tree, dir string) (unitDir, e
 }
 
 func readUnitLinks(ctx context.Context, root *hostfs.Tree, dir string) (map[string]string, error) {
-	list, err := root.ReadDir(ctx, dir)
+	list, err := root.ReadLinks(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
 	out := make(map[string]string)
 	for _, e := range list {
-		if e.Type != fs.ModeSymlink {
-			continue
-		}
-		target, err := root.Readlink(ctx, path.Join(dir, e.Name))
-		if err == nil {
-			out[e.Name] = target
+		if e.Type == fs.ModeSymlink {
+			out[e.Name] = e.Target
 		}
 	}
 	return out, nil

@@ -28,6 +28,8 @@ const (
 	// what inotify(7) does not show (network file systems, mmap, truncate(2))
 	// or could not watch is found then.
 	checkEvery = time.Minute
+	// maxLinked is how many links after each other are watched.
+	maxLinked = 4
 	// maxSigned is how many matches of a pattern are compared.
 	maxSigned = 1024
 
@@ -257,7 +259,7 @@ func (w *watcher) rewatch(ctx context.Context) {
 	w.watches = make(map[int32]*interest)
 	w.failed = false
 	for _, f := range w.files {
-		w.watchPath(ctx, f)
+		w.watchPath(ctx, f, f, maxLinked)
 	}
 	for wd := range old {
 		if w.watches[wd] == nil {
@@ -268,9 +270,11 @@ func (w *watcher) rewatch(ctx context.Context) {
 }
 
 // watchPath watches each directory on the way to a file, as far as they
-// exist: the last that does will say when the next appears.
-func (w *watcher) watchPath(ctx context.Context, file string) {
-	names := strings.Split(strings.Trim(file, "/"), "/")
+// exist: the last that does will say when the next appears. Where the file is a
+// symbolic link, the way to what it leads to is watched as well, since any link
+// on it may be exchanged.
+func (w *watcher) watchPath(ctx context.Context, place, file string, links int) {
+	names := strings.Split(strings.Trim(place, "/"), "/")
 	dir := "/"
 	for i, name := range names {
 		last := i == len(names)-1
@@ -289,10 +293,25 @@ func (w *watcher) watchPath(ctx context.Context, file string) {
 		}
 		dir = path.Join(dir, name)
 	}
-	if st, err := w.root.Rootfs.Lstat(ctx, file); err == nil && st.Mode.Type() == fs.ModeSymlink {
-		if in := w.add(ctx, file, contentMask|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF); in != nil {
-			in.self = append(in.self, file)
-		}
+	if links == 0 {
+		return
+	}
+	st, err := w.root.Rootfs.Lstat(ctx, place)
+	if err != nil || st.Mode.Type() != fs.ModeSymlink {
+		return
+	}
+	if in := w.add(ctx, place, contentMask|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF); in != nil {
+		in.self = append(in.self, file)
+	}
+	target, err := w.root.Rootfs.Readlink(ctx, place)
+	if err != nil {
+		return
+	}
+	if !path.IsAbs(target) {
+		target = path.Join(path.Dir(place), target)
+	}
+	if target = path.Clean(target); target != "/" {
+		w.watchPath(ctx, target, file, links-1)
 	}
 }
 

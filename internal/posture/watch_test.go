@@ -172,6 +172,29 @@ func TestWatchSymlink(t *testing.T) {
 	w.count(t, "/etc/os-release", 5)
 }
 
+// A link in the middle of the way is exchanged, as package managers and
+// orchestrators do it; what it led to stays as it is.
+func TestWatchLinkOnTheWay(t *testing.T) {
+	t.Parallel()
+	w := watch(t, func(dir string) {
+		for _, d := range []string{"etc", "etc/v1", "etc/v2"} {
+			must(t, os.Mkdir(filepath.Join(dir, d), 0o755))
+		}
+		put(t, filepath.Join(dir, "etc/v1/conf"), "1")
+		put(t, filepath.Join(dir, "etc/v2/conf"), "2")
+		must(t, os.Symlink("v1", filepath.Join(dir, "etc/..data")))
+		must(t, os.Symlink("..data/conf", filepath.Join(dir, "etc/conf")))
+	}, "/etc/conf")
+	must(t, os.Symlink("v2", w.path("etc/..new")))
+	must(t, os.Rename(w.path("etc/..new"), w.path("etc/..data")))
+	w.expectRun(t, "an exchanged link to the directory")
+	put(t, w.path("etc/v2/conf"), "3")
+	w.expectRun(t, "a write behind the new link")
+	put(t, w.path("etc/v1/conf"), "3")
+	w.expectQuiet(t, "a write behind the old link")
+	w.count(t, "/etc/conf", 2)
+}
+
 // What inotify lost or never saw is found by comparing.
 func TestWatchOverflow(t *testing.T) {
 	t.Parallel()

@@ -26,14 +26,17 @@ const (
 	// adaptInterval is how often the sampler is told the time; it decides
 	// itself when to look.
 	adaptInterval = time.Second
+	// catchUp is how long the frequent events wait for the serious ones.
+	catchUp = 5 * time.Millisecond
 )
 
 // startDetail begins to read the detail stream: each event is told its
 // container, ranked and handed on. One goroutine for each ring, one for the
 // sampler, one for the containers.
 func (m *Manager) startDetail(ctx context.Context, host *probe.Host) {
+	root := hostfs.New(hostfs.Paths{Procfs: m.options.ProcFS, Sysfs: m.options.SysFS, Rootfs: m.options.RootFS})
 	resolver := identity.New(identity.Options{
-		Root: hostfs.New(hostfs.Paths{Procfs: m.options.ProcFS, Sysfs: m.options.SysFS, Rootfs: m.options.RootFS}),
+		Root: root,
 		// Without cgroup version 2 the events have no cgroup either.
 		CgroupRoot: host.CgroupRoot, Logger: m.log,
 	})
@@ -43,7 +46,7 @@ func (m *Manager) startDetail(ctx context.Context, host *probe.Host) {
 	}
 	cancel()
 	m.mu.Lock()
-	m.identity = resolver
+	m.identity, m.programs = resolver, identity.NewExecutables(root, m.readSerious)
 	m.mu.Unlock()
 	m.background.Go(func() { resolver.Run(ctx) })
 	m.background.Go(func() { m.adaptRate(ctx) })
@@ -70,12 +73,31 @@ func (m *Manager) readEvents(ctx context.Context) {
 		m.mu.Unlock()
 		context.AfterFunc(ctx, func() { _ = reader.Close() })
 		m.background.Go(func() {
-			reader.Run(m.handle, func(err error) { m.log.Debug("Event refused", "err", err) })
+			reader.Run(m.handler(), func(err error) { m.log.Debug("Event refused", "err", err) })
 		})
 	}
 }
 
-// handle takes one event from either reader.
+// readSerious waits until the serious events that have happened by now are
+// handled: who connects may have made a suspicious exec a moment ago. Only the
+// frequent events have an executable to look for, so their reader calls it.
+func (m *Manager) readSerious() {
+	for _, reader := range m.readers {
+		if reader.Serious() {
+			reader.CatchUp(catchUp)
+		}
+	}
+}
+
+// handler returns what takes the events of one reader.
+func (m *Manager) handler() func(*event.Event) {
+	var path []byte // of the event's executable
+	return func(e *event.Event) {
+		path = m.programs.Fill(e, path)
+		m.handle(e)
+	}
+}
+
 func (m *Manager) handle(e *event.Event) {
 	who := m.identity.Lookup(e)
 	m.rankings.Observe(e, who.Label())
@@ -136,4 +158,5 @@ func (m *Manager) collectDetail(batch *metric.Batch) {
 	}
 	m.own.top.Add(batch, m.rankings, m.options.TopN)
 	m.own.identity.Add(batch, m.identity.Stats())
+	m.own.identity.AddExecutables(batch, m.programs.Stats())
 }

@@ -81,8 +81,9 @@ type Manager struct {
 	sampleRate atomic.Uint32
 	readers    []*event.Reader    // filled by Start
 	identity   *identity.Resolver // from Start to Close
-	rankings   *topn.Rankings     // nil without eBPF
-	started    chan struct{}      // closed when Start returns
+	programs   *identity.Executables
+	rankings   *topn.Rankings // nil without eBPF
+	started    chan struct{}  // closed when Start returns
 	stop       context.CancelFunc
 	background sync.WaitGroup
 }
@@ -108,7 +109,8 @@ func New(options Options) *Manager {
 // what went wrong with which probe is in the metrics and the log.
 //
 // The process probe is loaded in any case, for the others need its table and
-// its notice of 32-bit programs; not asked for, it is not reported.
+// its notice of 32-bit programs; not asked for, it has no events and is not
+// reported.
 func (m *Manager) Start(ctx context.Context) {
 	defer close(m.started)
 	if !m.options.Enabled {
@@ -128,7 +130,11 @@ func (m *Manager) Start(ctx context.Context) {
 			if ctx.Err() != nil || !(keeps || m.wanted(spec)) {
 				continue
 			}
-			p := probe.Start(spec, host, shared, m.settings(host), m.log)
+			settings := m.settings(host)
+			if !m.wanted(spec) {
+				settings.Constants["stream"] = false
+			}
+			p := probe.Start(ctx, spec, host, shared, settings, m.log)
 			if keeps {
 				keeper = p
 			}
@@ -160,11 +166,10 @@ func (m *Manager) settings(host *probe.Host) probe.Settings {
 		"detailed":  m.options.Detailed,
 		"arguments": m.options.Arguments,
 		// Twice the target, so that the sampler has room to notice; shared
-		// out over the CPUs and the ten windows of a second. The same again
-		// for what is serious of each probe, which is not sampled.
-		"budget_per_window":         m.budget(),
-		"serious_budget_per_window": m.budget(),
-		"sample_rate":               m.sampleRate.Load(),
+		// out over the CPUs and the ten windows of a second. The same for
+		// each probe, and for what is serious of it, which is not sampled.
+		"budget_per_window": m.budget(),
+		"sample_rate":       m.sampleRate.Load(),
 	}
 	for name, value := range m.options.Constants {
 		constants[name] = value

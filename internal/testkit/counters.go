@@ -3,6 +3,7 @@
 package testkit
 
 import (
+	"context"
 	"log/slog"
 	"maps"
 	"slices"
@@ -30,7 +31,7 @@ func StartShared(t testing.TB, host *probe.Host, shared *probe.Shared, spec *pro
 	t.Helper()
 	var p *probe.Probe
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	host.WithTracefs(func() { p = probe.Start(spec, host, shared, settings, log) })
+	host.WithTracefs(func() { p = probe.Start(context.Background(), spec, host, shared, settings, log) })
 	t.Cleanup(func() {
 		if n := p.RecursionMisses(); n != 0 {
 			t.Errorf("%s: the recursion guard swallowed %d runs", spec.Name(), n)

@@ -27,35 +27,18 @@ func BenchmarkScrapes(b *testing.B) {
 		b.Skip("prometheus-node-exporter is missing: install it")
 	}
 	testkit.Crowd(b, 1000, 400)
-	for _, e := range []struct {
-		name string
-		args []string
-	}{{"ours", []string{binary}}, {"node", []string{node}}} {
+	for _, e := range []struct{ name, program string }{{"ours", binary}, {"node", node}} {
 		b.Run(e.name, func(b *testing.B) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				b.Fatal(err)
-			}
-			addr := l.Addr().String()
-			_ = l.Close()
-			cmd := exec.Command(e.args[0], "--web.listen-address="+addr)
-			if err := cmd.Start(); err != nil {
-				b.Fatal(err)
-			}
-			defer func() {
-				_ = cmd.Process.Kill()
-				_ = cmd.Wait()
-			}()
-			url := "http://" + addr + "/metrics"
-			series := warmUp(b, url)
-			before := cpuNanos(b, cmd.Process.Pid)
+			p := launchBench(b, e.program)
+			series := warmUp(b, p.url)
+			before := cpuNanos(b, p.pid)
 			for b.Loop() {
-				if _, err := get(url); err != nil {
+				if _, err := get(p.url); err != nil {
 					b.Fatal(err)
 				}
 			}
-			b.ReportMetric(float64(cpuNanos(b, cmd.Process.Pid)-before)/float64(b.N)/1e6, "cpu-ms/op")
-			b.ReportMetric(residentMiB(b, cmd.Process.Pid), "rss-MiB")
+			b.ReportMetric(float64(cpuNanos(b, p.pid)-before)/float64(b.N)/1e6, "cpu-ms/op")
+			b.ReportMetric(residentMiB(b, p.pid), "rss-MiB")
 			b.ReportMetric(float64(series), "series")
 		})
 	}
@@ -127,4 +110,49 @@ func residentMiB(b *testing.B, pid int) float64 {
 		b.Fatal(err)
 	}
 	return pages * float64(os.Getpagesize()) / (1 << 20)
+}
+
+// restFor is how long BenchmarkAtRest measures: each collector runs twice at
+// least, those with the longest intervals aside.
+const restFor = 150 * time.Second
+
+// BenchmarkAtRest measures what the exporter takes of a core when nobody
+// scrapes it, on the same crowd: user and system time of the process, by the
+// clock of the scheduler, after the first runs.
+func BenchmarkAtRest(b *testing.B) {
+	testkit.Crowd(b, 1000, 400)
+	p := launchBench(b, binary)
+	warmUp(b, p.url)
+	time.Sleep(10 * time.Second)
+	for b.Loop() {
+		before := cpuNanos(b, p.pid)
+		time.Sleep(restFor)
+		b.ReportMetric(float64(cpuNanos(b, p.pid)-before)/float64(restFor)*100, "rest-%")
+	}
+	b.ReportMetric(residentMiB(b, p.pid), "rss-MiB")
+}
+
+type benched struct {
+	url string
+	pid int
+}
+
+// launchBench starts an exporter on a free port; it ends with the benchmark.
+func launchBench(b *testing.B, program string) benched {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	addr := l.Addr().String()
+	_ = l.Close()
+	cmd := exec.Command(program, "--web.listen-address="+addr)
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return benched{"http://" + addr + "/metrics", cmd.Process.Pid}
 }

@@ -39,6 +39,12 @@ func TestPosture(t *testing.T) {
 			t.Errorf("the first scrape has no linux_security_%s", name)
 		}
 	}
+	// What a stock host has only with a package that CI installs.
+	for file, name := range map[string]string{"/etc/ssh/sshd_config": "sshd_config_info", "/etc/crontab": "crontab_entry"} {
+		if _, err := os.Stat(file); err == nil && !hasMetric(page, name) {
+			t.Errorf("the first scrape has no linux_security_%s", name)
+		}
+	}
 	if !strings.Contains(page, `security_ebpf_up{status="disabled"} 0`) {
 		t.Error("eBPF is not disabled")
 	}

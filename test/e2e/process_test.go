@@ -39,6 +39,11 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	// An ordinary user runs it too.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	binary = filepath.Join(dir, "security-exporter")
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "security-exporter/cmd/security-exporter")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -72,6 +77,13 @@ func start(t *testing.T, args ...string) *process {
 		args = append(args, "--api.listen-address=")
 	}
 	p := launch(t, args...)
+	p.waitListening(t)
+	return p
+}
+
+// waitListening waits until it serves, and notes the address.
+func (p *process) waitListening(t *testing.T) {
+	t.Helper()
 	deadline := time.After(10 * time.Second)
 	for p.addr == "" {
 		if m := listening.FindStringSubmatch(p.stderr()); m != nil {
@@ -86,7 +98,6 @@ func start(t *testing.T, args ...string) *process {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	return p
 }
 
 // launch runs the exporter without waiting for anything.

@@ -172,36 +172,69 @@ func dpkgLists(ctx context.Context, t *hostfs.Tree) ([]string, error) {
 func dpkgListOwners(ctx context.Context, t *hostfs.Tree, w *wanted, lists []string, diverted diversions) (map[string]string, error) {
 	owner := make(map[string]string)
 	total := 0
-	for _, list := range lists {
-		b, err := t.ReadLimit(ctx, list, maxText)
-		if errors.Is(err, hostfs.ErrNotExist) || errors.Is(err, hostfs.ErrNotRegular) {
-			continue
-		}
+	// Nearly all of some hundred thousand lines are of no interest, and most
+	// of those have another length.
+	lengths := w.lengths()
+	for from := range diverted {
+		lengths[len(from)] = true
+	}
+	for batch := range slices.Chunk(lists, listBatch) {
+		texts, err := readLists(ctx, t, batch, maxText-total)
 		if err != nil {
 			return nil, err
 		}
-		if total += len(b); total > maxText {
-			return nil, errTooMany
-		}
-		file := path.Base(list)
-		pkg, sums := strings.CutSuffix(file, ".md5sums")
-		if !sums {
-			pkg = strings.TrimSuffix(file, ".list")
-		}
-		for line := range bytes.Lines(b) {
-			line = bytes.TrimRight(line, "\n")
-			if sums {
-				_, line, _ = bytes.Cut(line, []byte("  "))
+		for i, b := range texts {
+			total += len(b)
+			file := path.Base(batch[i])
+			pkg, sums := strings.CutSuffix(file, ".md5sums")
+			if !sums {
+				pkg = strings.TrimSuffix(file, ".list")
 			}
-			line = bytes.TrimPrefix(line, []byte("/"))
-			if name := diverted.place(line, pkg); w.has(name) {
-				if _, taken := owner[name]; !taken {
-					owner[name] = pkg
+			for line := range bytes.Lines(b) {
+				line = bytes.TrimSuffix(line, []byte("\n"))
+				if sums {
+					_, line, _ = bytes.Cut(line, []byte("  "))
+				}
+				line = bytes.TrimPrefix(line, []byte("/"))
+				if !lengths[len(line)] {
+					continue
+				}
+				if name := diverted.place(line, pkg); w.has(name) {
+					if _, taken := owner[name]; !taken {
+						owner[name] = pkg
+					}
 				}
 			}
 		}
 	}
 	return owner, nil
+}
+
+// listBatch is how many lists are read in the time of one call: few enough for
+// a disk that has to seek for each.
+const listBatch = 64
+
+// readLists returns the text of each list, empty where there is none any more,
+// together at most so many bytes.
+func readLists(ctx context.Context, t *hostfs.Tree, lists []string, limit int) ([][]byte, error) {
+	return hostfs.Batch(ctx, t, path.Dir(lists[0]), func(direct *hostfs.Tree) ([][]byte, error) {
+		out := make([][]byte, len(lists))
+		total := 0
+		for i, list := range lists {
+			b, err := direct.ReadLimit(ctx, list, limit)
+			if errors.Is(err, hostfs.ErrNotExist) || errors.Is(err, hostfs.ErrNotRegular) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			if total += len(b); total > limit {
+				return nil, errTooMany
+			}
+			out[i] = b
+		}
+		return out, nil
+	})
 }
 
 // diversions is where a path of any package but one lies instead, both

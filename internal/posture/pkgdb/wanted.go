@@ -71,6 +71,15 @@ func aliases(name string) []string {
 	return out
 }
 
+// lengths are those of the spellings, in bytes.
+func (w *wanted) lengths() map[int]bool {
+	out := make(map[int]bool)
+	for name := range w.alias {
+		out[len(name)] = true
+	}
+	return out
+}
+
 // has tells whether a path of a file list, with or without leading slash, is
 // one that is looked for.
 func (w *wanted) has(name string) bool {

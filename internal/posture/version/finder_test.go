@@ -94,7 +94,7 @@ func (c *container) run(dir string, args ...string) int {
 
 func find(t *testing.T, pids ...int) map[int]Identity {
 	t.Helper()
-	return NewFinder(time.Now).Find(t.Context(), hostfs.New(hostfs.Paths{}), pids)
+	return NewFinder(time.Now).Find(t.Context(), hostfs.New(hostfs.Paths{}), pids, nil)
 }
 
 func must(t testing.TB, err error) {
@@ -248,12 +248,12 @@ func TestFindReplaced(t *testing.T) {
 	c.write("lib/apk/db/installed", "P:daemon\nV:2.0-r0\nF:usr/bin\nR:daemon\n\n")
 	pid := c.run("/", "/usr/bin/daemon")
 	finder, root := NewFinder(time.Now), hostfs.New(hostfs.Paths{})
-	if got := finder.Find(t.Context(), root, []int{pid})[pid]; got.Version != "2.0-r0" {
+	if got := finder.Find(t.Context(), root, []int{pid}, nil)[pid]; got.Version != "2.0-r0" {
 		t.Fatalf("%+v", got)
 	}
 	c.binary("usr/bin/new")
 	must(t, os.Rename(filepath.Join(c.root, "usr/bin/new"), filepath.Join(c.root, "usr/bin/daemon")))
-	got := finder.Find(t.Context(), root, []int{pid})[pid]
+	got := finder.Find(t.Context(), root, []int{pid}, nil)[pid]
 	if got.Version != "" || got.Exe != "/usr/bin/daemon" {
 		t.Errorf("%+v", got)
 	}
@@ -268,7 +268,7 @@ func TestFindCached(t *testing.T) {
 	pid, other := c.run("/", "/usr/bin/daemon"), c.run("/", "/usr/bin/daemon")
 	now := time.Now()
 	finder, root := NewFinder(func() time.Time { return now }), hostfs.New(hostfs.Paths{})
-	version := func(pid int) string { return finder.Find(context.Background(), root, []int{pid})[pid].Version }
+	version := func(pid int) string { return finder.Find(context.Background(), root, []int{pid}, nil)[pid].Version }
 	if got := version(pid); got != "" {
 		t.Errorf("%q without a database", got)
 	}
@@ -300,7 +300,7 @@ func TestFindOutOfTime(t *testing.T) {
 	c.write("lib/apk/db/installed", "P:daemon\nV:1.0-r0\nF:usr/bin\nR:daemon\n\n")
 	pid, fresh := c.run("/", "/usr/bin/daemon"), c.run("/", "/usr/bin/daemon")
 	finder, root := NewFinder(time.Now), hostfs.New(hostfs.Paths{})
-	if got := finder.Find(t.Context(), root, []int{pid})[pid]; got.Version != "1.0-r0" {
+	if got := finder.Find(t.Context(), root, []int{pid}, nil)[pid]; got.Version != "1.0-r0" {
 		t.Fatalf("%+v", got)
 	}
 	over, cancel := context.WithCancel(t.Context())

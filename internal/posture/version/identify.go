@@ -44,12 +44,15 @@ func (s *subject) key() fileKey {
 func (f *Finder) identify(ctx context.Context, all []*subject) {
 	byRoot := make(map[fileID][]*subject)
 	for _, s := range all {
-		if s.proc == nil || s.exe == (fileID{}) {
+		if s.proc == nil || s.link == "" {
 			continue
 		}
 		one, cancel := context.WithTimeout(ctx, ProcessTime)
 		err := s.inspect(one)
 		cancel()
+		if s.exe == (fileID{}) {
+			continue
+		}
 		if err != nil {
 			s.complete = ctx.Err() == nil
 			s.got = found{}

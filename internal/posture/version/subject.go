@@ -59,11 +59,7 @@ func (f *Finder) open(ctx, budget context.Context, root *hostfs.Root, pid int) (
 	if err != nil {
 		return s, err
 	}
-	defer func() { _ = p.Close() }()
-	if s.proc, err = f.root.Process(pid); err != nil {
-		return s, err
-	}
-	// The first handle still answers, so both are of one process.
+	s.proc = f.root.Adopt(p)
 	if s.id.Name, s.start, err = p.NameAndStart(ctx); err != nil {
 		s.close()
 		return s, err
@@ -73,13 +69,11 @@ func (f *Finder) open(ctx, budget context.Context, root *hostfs.Root, pid int) (
 	}
 	s.id.Exe = strings.TrimSuffix(s.link, deletedSuffix)
 	old, ok := f.byProcess[pid]
-	same := ok && old.start == s.start && old.link == s.link && f.now().Before(old.until)
-	i, err := s.proc.StatExe(budget)
-	if err == nil {
-		s.exe = idOf(i)
-		same = same && old.exe == s.exe
+	if !ok || old.start != s.start || old.link != s.link || !f.now().Before(old.until) {
+		return s, nil
 	}
-	if same && (err == nil || errors.Is(err, hostfs.ErrHung)) {
+	i, err := s.proc.StatExe(budget)
+	if err == nil && old.exe == idOf(i) || errors.Is(err, hostfs.ErrHung) {
 		s.old = &old
 	}
 	return s, nil
@@ -94,44 +88,85 @@ func (s *subject) close() {
 	}
 }
 
-// inspect reads the rest of a process that was not seen before.
+// inspected is what inspect read.
+type inspected struct {
+	exe, rootID, programID fileID
+	root                   *hostfs.ProcRoot
+	replaced               bool
+	program                program
+	container, unit        string
+	// err says that something was not read after exe.
+	err error
+}
+
+// inspect reads the rest of a process that was not seen before, all of it in
+// the time of one call.
 func (s *subject) inspect(ctx context.Context) error {
-	b, err := s.proc.ReadLimit(ctx, "cgroup", hostfs.ValueLimit)
-	if err == nil {
+	name := s.id.Exe
+	got, err := hostfs.BatchOf(ctx, s.proc, func(p *hostfs.Process) (inspected, error) {
+		return inspect(ctx, p, name)
+	}, func(late inspected) {
+		if late.root != nil {
+			_ = late.root.Close()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	s.exe, s.rootID, s.programID, s.root = got.exe, got.rootID, got.programID, got.root
+	s.replaced, s.program, s.container, s.unit = got.replaced, got.program, got.container, got.unit
+	return got.err
+}
+
+// inspect fails if the executable cannot be looked at.
+func inspect(ctx context.Context, p *hostfs.Process, exe string) (s inspected, err error) {
+	i, err := p.StatExe(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.exe = idOf(i)
+	if b, err := p.ReadLimit(ctx, "cgroup", hostfs.ValueLimit); err == nil {
 		s.container, s.unit = parseCgroup(string(b))
 	}
-	if s.root, err = s.proc.Root(ctx); err != nil {
-		return err
+	if s.root, s.err = p.Root(ctx); s.err != nil {
+		return s, nil
 	}
-	i, err := s.root.Stat(ctx, "/")
-	if err != nil {
-		return err
-	}
-	s.rootID = idOf(i)
-	// The name may lead elsewhere: upgraded, mounted over, or another root.
-	named, err := s.root.Stat(ctx, s.id.Exe)
-	s.replaced = err != nil || named.Dev != s.exe.dev || named.Ino != s.exe.ino
-	b, err = s.proc.ReadLimit(ctx, "cmdline", MaxRead)
-	if err != nil {
-		return err
-	}
-	s.program = parseCommand(s.id.Exe, string(b))
-	if s.program.path == "" {
+	s.err = s.read(ctx, p, exe)
+	return s, nil
+}
+
+func (s *inspected) read(ctx context.Context, p *hostfs.Process, exe string) error {
+	return hostfs.Direct(s.root.Tree, func(root *hostfs.Tree) error {
+		i, err := root.Stat(ctx, "/")
+		if err != nil {
+			return err
+		}
+		s.rootID = idOf(i)
+		// The name may lead elsewhere: upgraded, mounted over, or another root.
+		named, err := root.Stat(ctx, exe)
+		s.replaced = err != nil || named.Dev != s.exe.dev || named.Ino != s.exe.ino
+		b, err := p.ReadLimit(ctx, "cmdline", MaxRead)
+		if err != nil {
+			return err
+		}
+		s.program = parseCommand(exe, string(b))
+		if s.program.path == "" {
+			return nil
+		}
+		if s.program.cwd, err = p.Readlink(ctx, "cwd"); err != nil {
+			return err
+		}
+		if s.program.kind == kindClass || s.program.kind == kindModule {
+			return nil
+		}
+		if !path.IsAbs(s.program.path) {
+			s.program.path = path.Join(s.program.cwd, s.program.path)
+		}
+		if i, err := root.Stat(ctx, s.program.path); err == nil {
+			s.programID = idOf(i)
+		}
 		return nil
-	}
-	if s.program.cwd, err = s.proc.Readlink(ctx, "cwd"); err != nil {
-		return err
-	}
-	if s.program.kind == kindClass || s.program.kind == kindModule {
-		return nil
-	}
-	if !path.IsAbs(s.program.path) {
-		s.program.path = path.Join(s.program.cwd, s.program.path)
-	}
-	if i, err := s.root.Stat(ctx, s.program.path); err == nil {
-		s.programID = idOf(i)
-	}
-	return nil
+	})
 }
 
 // finish fills in what no version source named.

@@ -40,6 +40,9 @@ const (
 	// how long one that did: a package database may lag behind its files.
 	NotFound = 5 * time.Minute
 	Found    = time.Hour
+	// Unchecked is how long a process that the caller knows is not looked at
+	// again: until then only a changed executable shows.
+	Unchecked = 5 * time.Minute
 	// maxCached bounds the cache.
 	maxCached = 4096
 )
@@ -105,6 +108,8 @@ type seen struct {
 	link  string
 	id    Identity
 	until time.Time
+	// checked is when the process was looked at last.
+	checked time.Time
 }
 
 // NewFinder returns a Finder that takes the time from now.
@@ -116,7 +121,9 @@ func NewFinder(now func() time.Time) *Finder {
 }
 
 // Find identifies processes by pid. One that has gone is not in the result.
-func (f *Finder) Find(ctx context.Context, root *hostfs.Root, pids []int) map[int]Identity {
+// Those in same are known to be the processes of the last Find, and have the
+// text of their exe link.
+func (f *Finder) Find(ctx context.Context, root *hostfs.Root, pids []int, same map[int]string) map[int]Identity {
 	if f.from != root {
 		f.from, f.root = root, root.Isolate()
 	}
@@ -125,13 +132,18 @@ func (f *Finder) Find(ctx context.Context, root *hostfs.Root, pids []int) map[in
 	out := make(map[int]Identity, len(pids))
 	keep := make(map[int]seen, len(pids))
 	var fresh []*subject
+	now := f.now()
 	for _, pid := range pids {
+		if old, ok := f.unchanged(pid, same, now); ok {
+			out[pid], keep[pid] = old.id, old
+			continue
+		}
 		s, err := f.open(ctx, budget, root, pid)
 		if errors.Is(err, hostfs.ErrNotExist) {
 			continue
 		}
 		if s.old != nil {
-			s.old.id.Name = s.id.Name
+			s.old.id.Name, s.old.checked = s.id.Name, now
 			out[pid], keep[pid] = s.old.id, *s.old
 			s.close()
 			continue
@@ -143,13 +155,19 @@ func (f *Finder) Find(ctx context.Context, root *hostfs.Root, pids []int) map[in
 		s.finish()
 		out[s.pid] = s.id
 		if s.complete {
-			keep[s.pid] = seen{s.start, s.exe, s.link, s.id, f.until(s.id.Version != "")}
+			keep[s.pid] = seen{s.start, s.exe, s.link, s.id, f.until(s.id.Version != ""), now}
 		}
 		s.close()
 	}
 	f.byProcess = keep
 	f.evict()
 	return out
+}
+
+func (f *Finder) unchanged(pid int, same map[int]string, now time.Time) (seen, bool) {
+	link, known := same[pid]
+	old, ok := f.byProcess[pid]
+	return old, known && ok && old.link == link && now.Before(old.until) && now.Before(old.checked.Add(Unchecked))
 }
 
 func (f *Finder) until(hit bool) time.Time {

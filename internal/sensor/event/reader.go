@@ -26,6 +26,7 @@ type Reader struct {
 	serious   bool
 	delivered [probes]atomic.Uint64
 	refused   [probes]atomic.Uint64
+	caughtUp  chan struct{} // one answer to Flush
 }
 
 // probes is how many there are.
@@ -38,7 +39,7 @@ func NewReader(ring *ebpf.Map, serious bool) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the event ring: %w", err)
 	}
-	return &Reader{ring: r, serious: serious}, nil
+	return &Reader{ring: r, serious: serious, caughtUp: make(chan struct{}, 1)}, nil
 }
 
 // Run calls handle for each event and refuse for each record that is none,
@@ -52,6 +53,12 @@ func (r *Reader) Run(handle func(*Event), refuse func(error)) {
 		switch {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrFlushed):
+			if errors.Is(err, ringbuf.ErrFlushed) {
+				select {
+				case r.caughtUp <- struct{}{}:
+				default:
+				}
+			}
 			r.ring.SetDeadline(time.Now().Add(pollInterval))
 			continue
 		case errors.Is(err, ringbuf.ErrClosed):
@@ -72,6 +79,9 @@ func (r *Reader) Run(handle func(*Event), refuse func(error)) {
 	}
 }
 
+// Serious says which ring this is.
+func (r *Reader) Serious() bool { return r.serious }
+
 // Delivered is how many events of a probe were handed over.
 func (r *Reader) Delivered(probe int) uint64 { return r.delivered[probe].Load() }
 
@@ -79,8 +89,22 @@ func (r *Reader) Delivered(probe int) uint64 { return r.delivered[probe].Load() 
 // tell their probe count for the first.
 func (r *Reader) Refused(probe int) uint64 { return r.refused[probe].Load() }
 
-// Flush makes Run look at the ring now.
-func (r *Reader) Flush() error { return r.ring.Flush() }
+// CatchUp makes Run look at the ring now, and waits until it has handed over
+// what was there, at most for the time given. One goroutine may call it, and
+// not from within Run.
+func (r *Reader) CatchUp(patience time.Duration) {
+	select {
+	case <-r.caughtUp: // of an earlier call that gave up
+	default:
+	}
+	if r.ring.Flush() != nil {
+		return // closed
+	}
+	select {
+	case <-r.caughtUp:
+	case <-time.After(patience):
+	}
+}
 
 // Close ends Run.
 func (r *Reader) Close() error { return r.ring.Close() }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package identity says which container, pod and systemd unit a cgroup is: in
-// reading order the Identity, what a cgroup's path tells (path.go), what the
-// files of container runtimes add (names.go, tasks.go), and the Resolver that
-// finds and caches it.
+// Package identity says whose an event is. Which container, pod and systemd
+// unit a cgroup is: in reading order the Identity, what a cgroup's path tells
+// (path.go), what the files of container runtimes add (names.go, tasks.go), and
+// the Resolver that finds and caches it. And which program a process runs, where
+// the kernel's programs cannot tell (executables.go).
 package identity
 
 import (

@@ -7,12 +7,15 @@ import "security-exporter/internal/metric"
 // Metrics are the rows of a Resolver.
 type Metrics struct {
 	entries, capacity, evicted, unresolved *metric.Metric
+	programsEvicted, noProgram             *metric.Metric
 }
 
 // Why an event got no identity.
 const (
 	reasonGone   = "gone"
 	reasonBudget = "budget"
+	// reasonChanged is for executables alone.
+	reasonChanged = "changed"
 )
 
 // NewMetrics declares the rows.
@@ -27,12 +30,17 @@ func NewMetrics() Metrics {
 		unresolved: metric.New(metric.Counter, "security_ebpf_identity_unresolved_total",
 			"Lookups that found no container or unit: its cgroup or process was gone, or it would have taken more time than allowed.",
 			metric.Closed("reason", reasonGone, reasonBudget)),
+		programsEvicted: metric.New(metric.Counter, "security_ebpf_executable_evictions_total",
+			"Processes, ended or not, whose executable was forgotten for others."),
+		noProgram: metric.New(metric.Counter, "security_ebpf_executable_unresolved_total",
+			"Connection events without executable: the process was gone, may run something else by now, or asking would have taken more time than allowed.",
+			metric.Closed("reason", reasonGone, reasonChanged, reasonBudget)),
 	}
 }
 
 // Table lists the rows.
 func (m Metrics) Table() []*metric.Metric {
-	return []*metric.Metric{m.entries, m.capacity, m.evicted, m.unresolved}
+	return []*metric.Metric{m.entries, m.capacity, m.evicted, m.unresolved, m.programsEvicted, m.noProgram}
 }
 
 // Add adds the rows of a Resolver.
@@ -42,4 +50,12 @@ func (m Metrics) Add(batch *metric.Batch, s Stats) {
 	batch.Add(m.evicted, float64(s.Evicted))
 	batch.Add(m.unresolved, float64(s.Gone), reasonGone)
 	batch.Add(m.unresolved, float64(s.Budget), reasonBudget)
+}
+
+// AddExecutables adds the rows of Executables.
+func (m Metrics) AddExecutables(batch *metric.Batch, s ExecutableStats) {
+	batch.Add(m.programsEvicted, float64(s.Evicted))
+	batch.Add(m.noProgram, float64(s.Gone), reasonGone)
+	batch.Add(m.noProgram, float64(s.Changed), reasonChanged)
+	batch.Add(m.noProgram, float64(s.Budget), reasonBudget)
 }

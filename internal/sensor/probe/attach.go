@@ -29,12 +29,12 @@ func newRungState(p *Probe) *rungState {
 func (r *rungState) attachAll(rung *Rung) error {
 	names := slices.Clone(rung.Programs)
 	for _, name := range names {
-		if err := r.probe.canAttach(name); err != nil {
+		if err := r.probe.canAttach(name, rung.Events); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	for _, name := range rung.Optional {
-		if err := r.probe.canAttach(name); err != nil {
+		if err := r.probe.canAttach(name, nil); err != nil {
 			r.probe.log.Debug("hook does not exist here", "program", name, "err", err)
 			continue
 		}
@@ -44,19 +44,61 @@ func (r *rungState) attachAll(rung *Rung) error {
 		return fmt.Errorf("load: %w", err)
 	}
 	for _, name := range names {
-		if err := r.attach(name); err != nil {
+		if err := r.attachEverywhere(name, rung); err != nil {
 			return fmt.Errorf("attach %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-func (p *Probe) canAttach(name string) error {
+// places is where a program goes: where its section says, or for a classic
+// tracepoint to each of the events, if there are any.
+func places(spec *ebpf.ProgramSpec, events []string) []*ebpf.ProgramSpec {
+	if spec.Type != ebpf.TracePoint || len(events) == 0 {
+		return []*ebpf.ProgramSpec{spec}
+	}
+	var out []*ebpf.ProgramSpec
+	for _, event := range events {
+		place := *spec // shallow: only read
+		place.AttachTo = event
+		out = append(out, &place)
+	}
+	return out
+}
+
+func (p *Probe) canAttach(name string, events []string) error {
 	spec, ok := p.object.Programs[name]
 	if !ok {
-		return fmt.Errorf("the object has no such program")
+		return errors.New("the object has no such program")
 	}
-	return p.host.canAttach(spec)
+	for _, place := range places(spec, events) {
+		if err := p.host.canAttach(place); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rungState) attachEverywhere(name string, rung *Rung) error {
+	spec := r.probe.object.Programs[name]
+	for _, place := range places(spec, rung.Events) {
+		if err := r.attach(name, place); err != nil {
+			return err
+		}
+	}
+	if spec.Type != ebpf.TracePoint || len(rung.OptionalEvents) == 0 {
+		return nil
+	}
+	for _, place := range places(spec, rung.OptionalEvents) {
+		if err := r.probe.host.canAttach(place); err != nil {
+			r.probe.log.Debug("hook does not exist here", "program", name, "err", err)
+			continue
+		}
+		if err := r.attach(name, place); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // load loads programs of the object on top of the maps that exist.
@@ -82,8 +124,8 @@ func (r *rungState) load(names []string) error {
 	return nil
 }
 
-func (r *rungState) attach(name string) error {
-	spec, program := r.probe.object.Programs[name], r.programs[name]
+func (r *rungState) attach(name string, spec *ebpf.ProgramSpec) error {
+	program := r.programs[name]
 	if spec.Type == ebpf.Tracing && spec.AttachType == ebpf.AttachTraceIter {
 		return r.attachIterator(name, spec, program)
 	}
@@ -93,7 +135,7 @@ func (r *rungState) attach(name string) error {
 	}
 	r.links = append(r.links, attached)
 	if err := r.probe.linger.hold(attached); err != nil {
-		r.probe.log.Debug("detaching will take its time", "program", name, "err", err)
+		r.probe.log.Debug("detaching will take its time", "program", name, "to", spec.AttachTo, "err", err)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@
 package probe
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -84,9 +85,16 @@ type Rung struct {
 	Hook string
 	// Programs must all attach.
 	Programs []string
-	// Optional programs are left out where their hook does not exist, as a
-	// system call of another architecture.
+	// Optional programs are left out where their hook does not exist, as
+	// IPv6.
 	Optional []string
+	// Events are the classic tracepoints that each program of such a type is
+	// attached to, in place of the one of its section: one program for many
+	// is verified once. All must exist.
+	Events []string
+	// OptionalEvents are left out where they do not exist, as a system call
+	// of another architecture.
+	OptionalEvents []string
 	// Requires returns an error when the rung cannot work here, before
 	// anything is loaded. Optional.
 	Requires func(*Host) error
@@ -122,8 +130,9 @@ type Probe struct {
 }
 
 // Start loads and attaches a probe. It always returns one: what went wrong is
-// in its Status. Close it in any case.
-func Start(spec *Spec, host *Host, shared *Shared, settings Settings, log *slog.Logger) *Probe {
+// in its Status. Close it in any case. When ctx ends it leaves out the parts
+// that are still to come.
+func Start(ctx context.Context, spec *Spec, host *Host, shared *Shared, settings Settings, log *slog.Logger) *Probe {
 	p := &Probe{
 		spec: spec, host: host, settings: settings, log: log.With("probe", spec.Name()),
 		programs:  map[string]*ebpf.Program{},
@@ -137,7 +146,10 @@ func Start(spec *Spec, host *Host, shared *Shared, settings Settings, log *slog.
 		p.logFailure("cannot load", err)
 		return p
 	}
-	p.attachParts()
+	p.attachParts(ctx)
+	if ctx.Err() != nil {
+		return p
+	}
 	if p.status.Hook != "" && spec.Started != nil {
 		if err := spec.Started(p); err != nil {
 			p.log.Warn("counts start with what happens from now on", "err", err)
@@ -229,9 +241,12 @@ func withoutRings(object *ebpf.CollectionSpec) {
 	}
 }
 
-func (p *Probe) attachParts() {
+func (p *Probe) attachParts(ctx context.Context) {
 	var hooks []string
 	for i := range p.spec.Parts {
+		if ctx.Err() != nil {
+			break
+		}
 		part := &p.spec.Parts[i]
 		hook, err := p.attachPart(part)
 		switch {

@@ -58,31 +58,9 @@ const (
 	bpfProgOnSecurityFileOpen          = "on_security_file_open"
 	bpfProgOnSecurityInodeRename       = "on_security_inode_rename"
 	bpfProgOnSecurityInodeUnlink       = "on_security_inode_unlink"
-	bpfProgOnSlowSysExitCreat          = "on_slow_sys_exit_creat"
 	bpfProgOnSlowSysExitOpen           = "on_slow_sys_exit_open"
-	bpfProgOnSlowSysExitOpenByHandleAt = "on_slow_sys_exit_open_by_handle_at"
-	bpfProgOnSlowSysExitOpenat         = "on_slow_sys_exit_openat"
-	bpfProgOnSlowSysExitOpenat2        = "on_slow_sys_exit_openat2"
-	bpfProgOnSysExitChmod              = "on_sys_exit_chmod"
-	bpfProgOnSysExitChown              = "on_sys_exit_chown"
-	bpfProgOnSysExitCreat              = "on_sys_exit_creat"
-	bpfProgOnSysExitFchmod             = "on_sys_exit_fchmod"
-	bpfProgOnSysExitFchmodat           = "on_sys_exit_fchmodat"
-	bpfProgOnSysExitFchmodat2          = "on_sys_exit_fchmodat2"
-	bpfProgOnSysExitFchown             = "on_sys_exit_fchown"
-	bpfProgOnSysExitFchownat           = "on_sys_exit_fchownat"
-	bpfProgOnSysExitFtruncate          = "on_sys_exit_ftruncate"
-	bpfProgOnSysExitLchown             = "on_sys_exit_lchown"
+	bpfProgOnSysExitChange             = "on_sys_exit_change"
 	bpfProgOnSysExitOpen               = "on_sys_exit_open"
-	bpfProgOnSysExitOpenByHandleAt     = "on_sys_exit_open_by_handle_at"
-	bpfProgOnSysExitOpenat             = "on_sys_exit_openat"
-	bpfProgOnSysExitOpenat2            = "on_sys_exit_openat2"
-	bpfProgOnSysExitRename             = "on_sys_exit_rename"
-	bpfProgOnSysExitRenameat           = "on_sys_exit_renameat"
-	bpfProgOnSysExitRenameat2          = "on_sys_exit_renameat2"
-	bpfProgOnSysExitTruncate           = "on_sys_exit_truncate"
-	bpfProgOnSysExitUnlink             = "on_sys_exit_unlink"
-	bpfProgOnSysExitUnlinkat           = "on_sys_exit_unlinkat"
 	bpfProgOnVfsRename                 = "on_vfs_rename"
 	bpfProgOnVfsRenameV54              = "on_vfs_rename_v5_4"
 	bpfProgOnVfsUnlink                 = "on_vfs_unlink"
@@ -94,7 +72,6 @@ const (
 	bpfVarOnlyNetns                    = "only_netns"
 	bpfVarRings                        = "rings"
 	bpfVarSampleRate                   = "sample_rate"
-	bpfVarSeriousBudgetPerWindow       = "serious_budget_per_window"
 	bpfVarStream                       = "stream"
 )
 
@@ -163,31 +140,9 @@ type bpfProgramSpecs struct {
 	OnSecurityFileOpen          *ebpf.ProgramSpec `ebpf:"on_security_file_open"`
 	OnSecurityInodeRename       *ebpf.ProgramSpec `ebpf:"on_security_inode_rename"`
 	OnSecurityInodeUnlink       *ebpf.ProgramSpec `ebpf:"on_security_inode_unlink"`
-	OnSlowSysExitCreat          *ebpf.ProgramSpec `ebpf:"on_slow_sys_exit_creat"`
 	OnSlowSysExitOpen           *ebpf.ProgramSpec `ebpf:"on_slow_sys_exit_open"`
-	OnSlowSysExitOpenByHandleAt *ebpf.ProgramSpec `ebpf:"on_slow_sys_exit_open_by_handle_at"`
-	OnSlowSysExitOpenat         *ebpf.ProgramSpec `ebpf:"on_slow_sys_exit_openat"`
-	OnSlowSysExitOpenat2        *ebpf.ProgramSpec `ebpf:"on_slow_sys_exit_openat2"`
-	OnSysExitChmod              *ebpf.ProgramSpec `ebpf:"on_sys_exit_chmod"`
-	OnSysExitChown              *ebpf.ProgramSpec `ebpf:"on_sys_exit_chown"`
-	OnSysExitCreat              *ebpf.ProgramSpec `ebpf:"on_sys_exit_creat"`
-	OnSysExitFchmod             *ebpf.ProgramSpec `ebpf:"on_sys_exit_fchmod"`
-	OnSysExitFchmodat           *ebpf.ProgramSpec `ebpf:"on_sys_exit_fchmodat"`
-	OnSysExitFchmodat2          *ebpf.ProgramSpec `ebpf:"on_sys_exit_fchmodat2"`
-	OnSysExitFchown             *ebpf.ProgramSpec `ebpf:"on_sys_exit_fchown"`
-	OnSysExitFchownat           *ebpf.ProgramSpec `ebpf:"on_sys_exit_fchownat"`
-	OnSysExitFtruncate          *ebpf.ProgramSpec `ebpf:"on_sys_exit_ftruncate"`
-	OnSysExitLchown             *ebpf.ProgramSpec `ebpf:"on_sys_exit_lchown"`
+	OnSysExitChange             *ebpf.ProgramSpec `ebpf:"on_sys_exit_change"`
 	OnSysExitOpen               *ebpf.ProgramSpec `ebpf:"on_sys_exit_open"`
-	OnSysExitOpenByHandleAt     *ebpf.ProgramSpec `ebpf:"on_sys_exit_open_by_handle_at"`
-	OnSysExitOpenat             *ebpf.ProgramSpec `ebpf:"on_sys_exit_openat"`
-	OnSysExitOpenat2            *ebpf.ProgramSpec `ebpf:"on_sys_exit_openat2"`
-	OnSysExitRename             *ebpf.ProgramSpec `ebpf:"on_sys_exit_rename"`
-	OnSysExitRenameat           *ebpf.ProgramSpec `ebpf:"on_sys_exit_renameat"`
-	OnSysExitRenameat2          *ebpf.ProgramSpec `ebpf:"on_sys_exit_renameat2"`
-	OnSysExitTruncate           *ebpf.ProgramSpec `ebpf:"on_sys_exit_truncate"`
-	OnSysExitUnlink             *ebpf.ProgramSpec `ebpf:"on_sys_exit_unlink"`
-	OnSysExitUnlinkat           *ebpf.ProgramSpec `ebpf:"on_sys_exit_unlinkat"`
 	OnVfsRename                 *ebpf.ProgramSpec `ebpf:"on_vfs_rename"`
 	OnVfsRenameV54              *ebpf.ProgramSpec `ebpf:"on_vfs_rename_v5_4"`
 	OnVfsUnlink                 *ebpf.ProgramSpec `ebpf:"on_vfs_unlink"`
@@ -223,15 +178,14 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow        *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed               *ebpf.VariableSpec `ebpf:"detailed"`
-	Filter                 *ebpf.VariableSpec `ebpf:"filter"`
-	OnlyCgroup             *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.VariableSpec `ebpf:"only_netns"`
-	Rings                  *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate             *ebpf.VariableSpec `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.VariableSpec `ebpf:"serious_budget_per_window"`
-	Stream                 *ebpf.VariableSpec `ebpf:"stream"`
+	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
+	Filter          *ebpf.VariableSpec `ebpf:"filter"`
+	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings           *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
+	Stream          *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -303,15 +257,14 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow        *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed               *ebpf.Variable `ebpf:"detailed"`
-	Filter                 *ebpf.Variable `ebpf:"filter"`
-	OnlyCgroup             *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.Variable `ebpf:"only_netns"`
-	Rings                  *ebpf.Variable `ebpf:"rings"`
-	SampleRate             *ebpf.Variable `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.Variable `ebpf:"serious_budget_per_window"`
-	Stream                 *ebpf.Variable `ebpf:"stream"`
+	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed        *ebpf.Variable `ebpf:"detailed"`
+	Filter          *ebpf.Variable `ebpf:"filter"`
+	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
+	Rings           *ebpf.Variable `ebpf:"rings"`
+	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
+	Stream          *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
@@ -341,31 +294,9 @@ type bpfPrograms struct {
 	OnSecurityFileOpen          *ebpf.Program `ebpf:"on_security_file_open"`
 	OnSecurityInodeRename       *ebpf.Program `ebpf:"on_security_inode_rename"`
 	OnSecurityInodeUnlink       *ebpf.Program `ebpf:"on_security_inode_unlink"`
-	OnSlowSysExitCreat          *ebpf.Program `ebpf:"on_slow_sys_exit_creat"`
 	OnSlowSysExitOpen           *ebpf.Program `ebpf:"on_slow_sys_exit_open"`
-	OnSlowSysExitOpenByHandleAt *ebpf.Program `ebpf:"on_slow_sys_exit_open_by_handle_at"`
-	OnSlowSysExitOpenat         *ebpf.Program `ebpf:"on_slow_sys_exit_openat"`
-	OnSlowSysExitOpenat2        *ebpf.Program `ebpf:"on_slow_sys_exit_openat2"`
-	OnSysExitChmod              *ebpf.Program `ebpf:"on_sys_exit_chmod"`
-	OnSysExitChown              *ebpf.Program `ebpf:"on_sys_exit_chown"`
-	OnSysExitCreat              *ebpf.Program `ebpf:"on_sys_exit_creat"`
-	OnSysExitFchmod             *ebpf.Program `ebpf:"on_sys_exit_fchmod"`
-	OnSysExitFchmodat           *ebpf.Program `ebpf:"on_sys_exit_fchmodat"`
-	OnSysExitFchmodat2          *ebpf.Program `ebpf:"on_sys_exit_fchmodat2"`
-	OnSysExitFchown             *ebpf.Program `ebpf:"on_sys_exit_fchown"`
-	OnSysExitFchownat           *ebpf.Program `ebpf:"on_sys_exit_fchownat"`
-	OnSysExitFtruncate          *ebpf.Program `ebpf:"on_sys_exit_ftruncate"`
-	OnSysExitLchown             *ebpf.Program `ebpf:"on_sys_exit_lchown"`
+	OnSysExitChange             *ebpf.Program `ebpf:"on_sys_exit_change"`
 	OnSysExitOpen               *ebpf.Program `ebpf:"on_sys_exit_open"`
-	OnSysExitOpenByHandleAt     *ebpf.Program `ebpf:"on_sys_exit_open_by_handle_at"`
-	OnSysExitOpenat             *ebpf.Program `ebpf:"on_sys_exit_openat"`
-	OnSysExitOpenat2            *ebpf.Program `ebpf:"on_sys_exit_openat2"`
-	OnSysExitRename             *ebpf.Program `ebpf:"on_sys_exit_rename"`
-	OnSysExitRenameat           *ebpf.Program `ebpf:"on_sys_exit_renameat"`
-	OnSysExitRenameat2          *ebpf.Program `ebpf:"on_sys_exit_renameat2"`
-	OnSysExitTruncate           *ebpf.Program `ebpf:"on_sys_exit_truncate"`
-	OnSysExitUnlink             *ebpf.Program `ebpf:"on_sys_exit_unlink"`
-	OnSysExitUnlinkat           *ebpf.Program `ebpf:"on_sys_exit_unlinkat"`
 	OnVfsRename                 *ebpf.Program `ebpf:"on_vfs_rename"`
 	OnVfsRenameV54              *ebpf.Program `ebpf:"on_vfs_rename_v5_4"`
 	OnVfsUnlink                 *ebpf.Program `ebpf:"on_vfs_unlink"`
@@ -397,31 +328,9 @@ func (p *bpfPrograms) Close() error {
 		p.OnSecurityFileOpen,
 		p.OnSecurityInodeRename,
 		p.OnSecurityInodeUnlink,
-		p.OnSlowSysExitCreat,
 		p.OnSlowSysExitOpen,
-		p.OnSlowSysExitOpenByHandleAt,
-		p.OnSlowSysExitOpenat,
-		p.OnSlowSysExitOpenat2,
-		p.OnSysExitChmod,
-		p.OnSysExitChown,
-		p.OnSysExitCreat,
-		p.OnSysExitFchmod,
-		p.OnSysExitFchmodat,
-		p.OnSysExitFchmodat2,
-		p.OnSysExitFchown,
-		p.OnSysExitFchownat,
-		p.OnSysExitFtruncate,
-		p.OnSysExitLchown,
+		p.OnSysExitChange,
 		p.OnSysExitOpen,
-		p.OnSysExitOpenByHandleAt,
-		p.OnSysExitOpenat,
-		p.OnSysExitOpenat2,
-		p.OnSysExitRename,
-		p.OnSysExitRenameat,
-		p.OnSysExitRenameat2,
-		p.OnSysExitTruncate,
-		p.OnSysExitUnlink,
-		p.OnSysExitUnlinkat,
 		p.OnVfsRename,
 		p.OnVfsRenameV54,
 		p.OnVfsUnlink,

@@ -53,6 +53,11 @@ static __always_inline void see_file(struct event_with_texts *event, __u64 dentr
 		cut(&event->event, 1);
 }
 
+static __always_inline bool is_serious(const volatile struct event *event)
+{
+	return event->what == SEVERITY_CRITICAL && event->how == OPERATION_WRITE;
+}
+
 /* The verifier goes through it once, not for each hook. */
 __noinline int report_access(__u32 access, __u64 dentry, __u64 mount, __u64 name)
 {
@@ -71,7 +76,8 @@ __noinline int report_access(__u32 access, __u64 dentry, __u64 mount, __u64 name
 	see_class(&event->event);
 	see_executable((void *)event, has_current_btf());
 	see_file(event, dentry, mount, name);
-	deliver(event, serious, sizeof(*event));
+	/* asked again, so that the verifier need not go both ways in between */
+	deliver(event, is_serious(&event->event), sizeof(*event));
 	return 0;
 }
 
@@ -153,23 +159,17 @@ static __always_inline int opened_descriptor(__u64 owner, long fd, const bool bt
  * on_compat_sys_exit), and a descriptor that another thread closes or
  * replaces before the call returns.
  */
-#define ON_OPEN(call)                                                        \
-	SEC("tracepoint/syscalls/sys_exit_" #call)                           \
-	int on_sys_exit_##call(struct trace_event_raw_sys_exit *ctx)         \
-	{                                                                    \
-		return opened_descriptor(current_thread(), ctx->ret, true);  \
-	}                                                                    \
-	SEC("tracepoint/syscalls/sys_exit_" #call)                           \
-	int on_slow_sys_exit_##call(struct trace_event_raw_sys_exit *ctx)    \
-	{                                                                    \
-		return opened_descriptor(current_thread(), ctx->ret, false); \
-	}
+SEC("tracepoint/syscalls/sys_exit_openat")
+int on_sys_exit_open(struct trace_event_raw_sys_exit *ctx)
+{
+	return opened_descriptor(current_thread(), ctx->ret, true);
+}
 
-ON_OPEN(open)
-ON_OPEN(creat)
-ON_OPEN(openat)
-ON_OPEN(openat2)
-ON_OPEN(open_by_handle_at)
+SEC("tracepoint/syscalls/sys_exit_openat")
+int on_slow_sys_exit_open(struct trace_event_raw_sys_exit *ctx)
+{
+	return opened_descriptor(current_thread(), ctx->ret, false);
+}
 
 /*
  * tp_btf/io_uring_complete, 5.5; the result moved into the entry in 6.10. An
@@ -257,29 +257,13 @@ int BPF_PROG(on_inode_set_ctime_to_ts, struct inode *inode)
 	return ctime_changed(inode);
 }
 
-/* The same calls' exits, where it is certain that they succeeded. */
-#define ON_CHANGE(name, call)                                        \
-	SEC("tracepoint/syscalls/sys_exit_" #name)                   \
-	int on_sys_exit_##name(struct trace_event_raw_sys_exit *ctx) \
-	{                                                            \
-		return end_change(current_thread(), call, ctx->ret); \
-	}
-
-ON_CHANGE(rename, CALL_RENAME)
-ON_CHANGE(renameat, CALL_RENAME)
-ON_CHANGE(renameat2, CALL_RENAME)
-ON_CHANGE(unlink, CALL_UNLINK)
-ON_CHANGE(unlinkat, CALL_UNLINK)
-ON_CHANGE(chmod, CALL_ATTRIBUTE)
-ON_CHANGE(fchmod, CALL_ATTRIBUTE)
-ON_CHANGE(fchmodat, CALL_ATTRIBUTE)
-ON_CHANGE(fchmodat2, CALL_ATTRIBUTE)
-ON_CHANGE(chown, CALL_ATTRIBUTE)
-ON_CHANGE(lchown, CALL_ATTRIBUTE)
-ON_CHANGE(fchown, CALL_ATTRIBUTE)
-ON_CHANGE(fchownat, CALL_ATTRIBUTE)
-ON_CHANGE(truncate, CALL_ATTRIBUTE)
-ON_CHANGE(ftruncate, CALL_ATTRIBUTE)
+/* The same calls' exits, all of them, where it is certain that they succeeded. */
+SEC("tracepoint/syscalls/sys_exit_renameat2")
+int on_sys_exit_change(struct trace_event_raw_sys_exit *ctx)
+{
+	/* perf events have an int there */
+	return end_change(current_thread(), native_call((int)ctx->id), ctx->ret);
+}
 
 /*
  * tp_btf/sys_exit, 5.5, on calls through the 32-bit entry only, for which

@@ -8,7 +8,6 @@ package file
 
 import (
 	"fmt"
-	"slices"
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/config"
@@ -64,10 +63,11 @@ var changeCalls = []string{
 }
 var olderChangeCalls = []string{"rename", "renameat", "unlink", "chmod", "chown", "lchown", "fchmodat2"}
 
-func programs(prefix string, calls ...[]string) []string {
+// exits are the tracepoints at the exits of system calls.
+func exits(calls []string) []string {
 	var out []string
-	for _, call := range slices.Concat(calls...) {
-		out = append(out, prefix+call)
+	for _, call := range calls {
+		out = append(out, "syscalls/sys_exit_"+call)
 	}
 	return out
 }
@@ -78,11 +78,13 @@ func openRungs() []probe.Rung {
 		{Hook: "kprobe/security_file_open", Programs: []string{"on_kprobe_security_file_open", "on_kretprobe_security_file_open"}},
 		{
 			Hook:     "tracepoint/syscalls/sys_exit_open*",
-			Programs: programs("on_sys_exit_", openCalls), Optional: programs("on_sys_exit_", olderOpenCalls),
+			Programs: []string{"on_sys_exit_open"},
+			Events:   exits(openCalls), OptionalEvents: exits(olderOpenCalls),
 		},
 		{
 			Hook:     "tracepoint/syscalls/sys_exit_open*",
-			Programs: programs("on_slow_sys_exit_", openCalls), Optional: programs("on_slow_sys_exit_", olderOpenCalls),
+			Programs: []string{"on_slow_sys_exit_open"},
+			Events:   exits(openCalls), OptionalEvents: exits(olderOpenCalls),
 		},
 	}
 }
@@ -123,9 +125,10 @@ func changeRungs() []probe.Rung {
 		},
 		{
 			Hook: "tp_btf/inode_set_ctime_to_ts",
-			Programs: append(programs("on_sys_exit_", changeCalls),
-				"on_ctime_ns_xchg", "on_ctime_xchg_skip", "on_inode_set_ctime_to_ts"),
-			Optional: programs("on_sys_exit_", olderChangeCalls),
+			Programs: []string{
+				"on_sys_exit_change", "on_ctime_ns_xchg", "on_ctime_xchg_skip", "on_inode_set_ctime_to_ts",
+			},
+			Events: exits(changeCalls), OptionalEvents: exits(olderChangeCalls),
 		},
 	}
 }

@@ -3,6 +3,7 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -125,7 +126,7 @@ func perRound(b *testing.B, times int, round func() error) float64 {
 // attachWhole attaches the probe to the whole host and returns its end.
 func attachWhole(b *testing.B) func() {
 	shared := probe.NewShared()
-	p := probe.Start(New(), probe.Inspect("/proc", "/sys", "/"), shared, probe.Settings{}, slog.New(slog.DiscardHandler))
+	p := probe.Start(context.Background(), New(), probe.Inspect("/proc", "/sys", "/"), shared, probe.Settings{}, slog.New(slog.DiscardHandler))
 	if !p.Status().Up() {
 		b.Error("not attached")
 	}

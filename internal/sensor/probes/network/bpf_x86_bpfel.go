@@ -73,7 +73,6 @@ const (
 	bpfVarOnlyNetns                  = "only_netns"
 	bpfVarRings                      = "rings"
 	bpfVarSampleRate                 = "sample_rate"
-	bpfVarSeriousBudgetPerWindow     = "serious_budget_per_window"
 	bpfVarStream                     = "stream"
 )
 
@@ -179,17 +178,16 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow        *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed               *ebpf.VariableSpec `ebpf:"detailed"`
-	FlowCleared            *ebpf.VariableSpec `ebpf:"flow_cleared"`
-	GuardDistance          *ebpf.VariableSpec `ebpf:"guard_distance"`
-	GuardedProgram         *ebpf.VariableSpec `ebpf:"guarded_program"`
-	OnlyCgroup             *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.VariableSpec `ebpf:"only_netns"`
-	Rings                  *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate             *ebpf.VariableSpec `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.VariableSpec `ebpf:"serious_budget_per_window"`
-	Stream                 *ebpf.VariableSpec `ebpf:"stream"`
+	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
+	FlowCleared     *ebpf.VariableSpec `ebpf:"flow_cleared"`
+	GuardDistance   *ebpf.VariableSpec `ebpf:"guard_distance"`
+	GuardedProgram  *ebpf.VariableSpec `ebpf:"guarded_program"`
+	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings           *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
+	Stream          *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -265,17 +263,16 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow        *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed               *ebpf.Variable `ebpf:"detailed"`
-	FlowCleared            *ebpf.Variable `ebpf:"flow_cleared"`
-	GuardDistance          *ebpf.Variable `ebpf:"guard_distance"`
-	GuardedProgram         *ebpf.Variable `ebpf:"guarded_program"`
-	OnlyCgroup             *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.Variable `ebpf:"only_netns"`
-	Rings                  *ebpf.Variable `ebpf:"rings"`
-	SampleRate             *ebpf.Variable `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.Variable `ebpf:"serious_budget_per_window"`
-	Stream                 *ebpf.Variable `ebpf:"stream"`
+	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed        *ebpf.Variable `ebpf:"detailed"`
+	FlowCleared     *ebpf.Variable `ebpf:"flow_cleared"`
+	GuardDistance   *ebpf.Variable `ebpf:"guard_distance"`
+	GuardedProgram  *ebpf.Variable `ebpf:"guarded_program"`
+	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
+	Rings           *ebpf.Variable `ebpf:"rings"`
+	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
+	Stream          *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

@@ -84,7 +84,6 @@ const (
 	bpfVarOnlyNetns                   = "only_netns"
 	bpfVarRings                       = "rings"
 	bpfVarSampleRate                  = "sample_rate"
-	bpfVarSeriousBudgetPerWindow      = "serious_budget_per_window"
 	bpfVarSetIdSeenInKernel           = "set_id_seen_in_kernel"
 	bpfVarStream                      = "stream"
 )
@@ -205,15 +204,14 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow        *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed               *ebpf.VariableSpec `ebpf:"detailed"`
-	OnlyCgroup             *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.VariableSpec `ebpf:"only_netns"`
-	Rings                  *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate             *ebpf.VariableSpec `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.VariableSpec `ebpf:"serious_budget_per_window"`
-	SetIdSeenInKernel      *ebpf.VariableSpec `ebpf:"set_id_seen_in_kernel"`
-	Stream                 *ebpf.VariableSpec `ebpf:"stream"`
+	BudgetPerWindow   *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed          *ebpf.VariableSpec `ebpf:"detailed"`
+	OnlyCgroup        *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns         *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings             *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate        *ebpf.VariableSpec `ebpf:"sample_rate"`
+	SetIdSeenInKernel *ebpf.VariableSpec `ebpf:"set_id_seen_in_kernel"`
+	Stream            *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -273,15 +271,14 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow        *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed               *ebpf.Variable `ebpf:"detailed"`
-	OnlyCgroup             *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.Variable `ebpf:"only_netns"`
-	Rings                  *ebpf.Variable `ebpf:"rings"`
-	SampleRate             *ebpf.Variable `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.Variable `ebpf:"serious_budget_per_window"`
-	SetIdSeenInKernel      *ebpf.Variable `ebpf:"set_id_seen_in_kernel"`
-	Stream                 *ebpf.Variable `ebpf:"stream"`
+	BudgetPerWindow   *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed          *ebpf.Variable `ebpf:"detailed"`
+	OnlyCgroup        *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns         *ebpf.Variable `ebpf:"only_netns"`
+	Rings             *ebpf.Variable `ebpf:"rings"`
+	SampleRate        *ebpf.Variable `ebpf:"sample_rate"`
+	SetIdSeenInKernel *ebpf.Variable `ebpf:"set_id_seen_in_kernel"`
+	Stream            *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

@@ -78,6 +78,7 @@ func TestOtherRungs(t *testing.T) {
 			w.Stop()
 			expect(t, watch, counts{"userns": 50})
 			w = cgroup.Start(t, "privilege")
+			w.Do("setup") // its exec is over: it is in the table
 			lower(t, table, w.PID())
 			w.Stop()
 			expect(t, watch, counts{"userns": 50, "other": 1})

@@ -51,7 +51,6 @@ const (
 	bpfVarOnlyNetns                    = "only_netns"
 	bpfVarRings                        = "rings"
 	bpfVarSampleRate                   = "sample_rate"
-	bpfVarSeriousBudgetPerWindow       = "serious_budget_per_window"
 	bpfVarStream                       = "stream"
 )
 
@@ -137,15 +136,14 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	Arguments              *ebpf.VariableSpec `ebpf:"arguments"`
-	BudgetPerWindow        *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed               *ebpf.VariableSpec `ebpf:"detailed"`
-	OnlyCgroup             *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.VariableSpec `ebpf:"only_netns"`
-	Rings                  *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate             *ebpf.VariableSpec `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.VariableSpec `ebpf:"serious_budget_per_window"`
-	Stream                 *ebpf.VariableSpec `ebpf:"stream"`
+	Arguments       *ebpf.VariableSpec `ebpf:"arguments"`
+	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
+	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
+	Rings           *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
+	Stream          *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -209,15 +207,14 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	Arguments              *ebpf.Variable `ebpf:"arguments"`
-	BudgetPerWindow        *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed               *ebpf.Variable `ebpf:"detailed"`
-	OnlyCgroup             *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns              *ebpf.Variable `ebpf:"only_netns"`
-	Rings                  *ebpf.Variable `ebpf:"rings"`
-	SampleRate             *ebpf.Variable `ebpf:"sample_rate"`
-	SeriousBudgetPerWindow *ebpf.Variable `ebpf:"serious_budget_per_window"`
-	Stream                 *ebpf.Variable `ebpf:"stream"`
+	Arguments       *ebpf.Variable `ebpf:"arguments"`
+	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed        *ebpf.Variable `ebpf:"detailed"`
+	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
+	Rings           *ebpf.Variable `ebpf:"rings"`
+	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
+	Stream          *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

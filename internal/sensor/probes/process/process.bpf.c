@@ -112,6 +112,8 @@ __noinline int report_exec(__u32 class)
 	see_current(&event->event, has_current_btf());
 	event->event.class = class;
 	see_executable(event, has_current_btf());
+	/* asked again, so that the verifier need not go both ways in between */
+	serious = ((volatile struct event *)&event->event)->class == CLASS_SUSPICIOUS;
 	deliver(event, serious, arguments ? sizeof(*with_arguments) : sizeof(*event));
 	return 0;
 }
