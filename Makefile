@@ -18,7 +18,7 @@ LDFLAGS := -s -w -X $(COMMON).Version=$(VERSION) -X $(COMMON).Revision=$(REVISIO
 
 # Sources written by hand: not the generated kernel types.
 C_FILES     = $(shell git ls-files --cached --others --exclude-standard -- '*.bpf.c' '*.h' ':!internal/bpf/vmlinux/*')
-SHELL_FILES = .ci/run
+SHELL_FILES = .ci/run $(wildcard deploy/packages/*.sh)
 
 .PHONY: help
 help: ## this list
@@ -87,6 +87,26 @@ fuzz: ## run every fuzz test for FUZZTIME (60s)
 	    $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
 	  done; \
 	done
+
+# A package's version begins with a number; a build between releases is 0.0.0.
+DIST           ?= build/dist
+ARCHES         ?= amd64 arm64
+PACKAGE_VERSION = $(or $(shell echo '$(VERSION)' | sed -nE 's/^v?([0-9]+[.][0-9]+[.][0-9]+.*)$$/\1/p'),0.0.0-dev)
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+.PHONY: dist
+dist: ## build deb, rpm and apk for amd64 and arm64, with checksums and SBOM, into build/dist
+	rm -rf $(DIST) && mkdir -p $(DIST)
+	$(GO) run ./tools/manual $(DIST)/manual && gzip -9n $(DIST)/manual/security-exporter.1
+	set -e; for arch in $(ARCHES); do \
+	  CGO_ENABLED=0 GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(DIST)/$$arch/security-exporter ./cmd/security-exporter; \
+	  $(GO) run ./tools/sbom $(DIST)/$$arch/security-exporter $(PACKAGE_VERSION) >$(DIST)/security-exporter_$(PACKAGE_VERSION)_$$arch.spdx.json; \
+	  for format in deb rpm apk; do \
+	    ARCH=$$arch PACKAGE_VERSION=$(PACKAGE_VERSION) DIST=$(DIST) \
+	      $(GO) tool -modfile=deploy/go.mod nfpm package --config deploy/packages/nfpm.yaml --packager $$format --target $(DIST)/; \
+	  done; \
+	done
+	cd $(DIST) && sha256sum -- *.deb *.rpm *.apk *.json >SHA256SUMS
 
 .PHONY: clean
 clean: ## remove what make build made

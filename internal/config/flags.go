@@ -135,3 +135,23 @@ func WriteFlags(w io.Writer, known Known) error {
 	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+// WriteFish writes completions of the flags for the fish shell; kingpin makes
+// those of bash and zsh.
+func WriteFish(w io.Writer, known Known) error {
+	f := newFlags(known, io.Discard)
+	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\n", " ")
+	var b strings.Builder
+	for _, m := range f.app.Model().Flags {
+		if m.Hidden {
+			continue
+		}
+		value := " -r"
+		if m.IsBoolFlag() {
+			value = ""
+		}
+		fmt.Fprintf(&b, "complete -c %s -l '%s'%s -d '%s'\n", f.app.Name, quote.Replace(m.Name), value, quote.Replace(m.Help))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
