@@ -37,6 +37,7 @@ import (
 	"security-exporter/internal/posture"
 	"security-exporter/internal/registry"
 	"security-exporter/internal/sensor"
+	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/stream"
 )
 
@@ -186,6 +187,7 @@ func newParts(cfg *config.Config, runtime *sensor.Manager, logger *slog.Logger) 
 func newSensor(cfg *config.Config, hub *stream.Hub, logger *slog.Logger) *sensor.Manager {
 	return sensor.New(sensor.Options{
 		Enabled: cfg.EBPF.Enabled, Probes: cfg.EBPF.Probes, Rules: cfg.FileRules,
+		HookPolicy: probe.Policy(cfg.EBPF.HookPolicy),
 		SampleRate: cfg.EBPF.SampleRate, SampleRateFixed: cfg.EBPF.SampleRateFixed,
 		MaxEventsPerSecond: cfg.EBPF.MaxEventsPerSecond,
 		Detailed:           cfg.EBPF.Detailed, Arguments: cfg.Events.Arguments,

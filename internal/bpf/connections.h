@@ -58,18 +58,19 @@ struct {
 static __always_inline void remember_caller(__u64 key, const bool btf)
 {
 	bool direct = btf && has_current_btf();
-	struct task_struct *task = current_task(direct);
+	struct task_struct *task;
 	__u64 id = bpf_get_current_pid_tgid();
-	struct caller caller = {
-		.cgroup_id = bpf_get_current_cgroup_id(),
-		.tgid = id >> 32,
-		.tid = id,
-		.parent = parent_of(task, direct),
-		.uid = bpf_get_current_uid_gid(),
-		.euid = effective_uid(task, direct),
-		.loginuid = login_uid(task, direct),
-	};
+	struct caller caller = { .tgid = id >> 32, .tid = id };
 
+	/* in a flood hardly one of them will have an event */
+	if (is_exhausted(PROBE_NETWORK))
+		return;
+	task = current_task(direct);
+	caller.cgroup_id = bpf_get_current_cgroup_id();
+	caller.parent = parent_of(task, direct);
+	caller.uid = bpf_get_current_uid_gid();
+	caller.euid = effective_uid(task, direct);
+	caller.loginuid = login_uid(task, direct);
 	bpf_get_current_comm(caller.comm, sizeof(caller.comm));
 	if (bpf_map_update_elem(&callers, &key, &caller, BPF_ANY))
 		add(&map_evictions, TABLE_PENDING, 1);

@@ -92,6 +92,18 @@ static __always_inline bool within_budget(__u32 which, __u32 limit, __u64 now)
 	return true;
 }
 
+/* Nothing frequent of this probe passes any more in this window, on this CPU. */
+static __always_inline bool is_exhausted(enum probe_id probe)
+{
+	__u32 which = probe;
+	struct budget *budget;
+
+	if (!budget_per_window)
+		return false;
+	budget = bpf_map_lookup_elem(&event_budget, &which);
+	return budget && budget->used >= budget_per_window && budget->window == bpf_ktime_get_ns() / BUDGET_WINDOW_NS;
+}
+
 static __always_inline void lose(enum probe_id probe, enum loss reason)
 {
 	add(&events_lost_total, probe * LOSS_COUNT + reason, 1);

@@ -85,8 +85,11 @@ static __always_inline void add_flow(__u64 unit, __u8 direction, __s64 n)
 {
 	const __u32 zero = 0;
 	struct flow_units *ring = bpf_map_lookup_elem(&flow_ring, &zero);
-	__u32 at = (unit & (FLOW_UNITS - 1)) * DIRECTION_COUNT + (direction & 1);
+	__u64 at = unit * DIRECTION_COUNT + (direction & 1);
 
+	/* Bound the sum: before 6.3 the verifier loses the bounds of its parts. */
+	barrier_var(at);
+	at &= FLOW_UNITS * DIRECTION_COUNT - 1;
 	if (ring)
 		__sync_fetch_and_add(&ring->counts[at], n);
 }

@@ -48,6 +48,9 @@ const (
 	defaultFileBackups  = "3"
 )
 
+// hookPolicies are the values of --ebpf.hook-policy; the first is the default.
+var hookPolicies = []string{"auto", "fentry", "kprobe", "tracepoint"}
+
 // Known is what the caller brings: names that become flags or flag values.
 type Known struct {
 	// Probes are the values of --ebpf.probes, in the order they are started.
@@ -114,6 +117,8 @@ type EBPF struct {
 	// Probes is a subset of Known.Probes, in that order, never empty unless
 	// Known.Probes is.
 	Probes []string
+	// HookPolicy is auto, fentry, kprobe or tracepoint.
+	HookPolicy string
 }
 
 // Events holds where detail events are written and what is in them.

@@ -28,6 +28,7 @@ type flags struct {
 	detailed      *bool
 	maxEvents     *string
 	probes        *string
+	hookPolicy    *string
 	procfs        *string
 	sysfs         *string
 	rootfs        *string
@@ -63,6 +64,7 @@ func newFlags(known Known, stdout io.Writer) *flags {
 
 	f.ebpfEnabled = app.Flag("ebpf.enabled", "Count security events in the kernel with eBPF.").Default("false").Bool()
 	f.probes = app.Flag("ebpf.probes", "Comma-separated probes to run, from: "+strings.Join(known.Probes, ", ")+".").Default(strings.Join(known.Probes, ",")).String()
+	f.hookPolicy = app.Flag("ebpf.hook-policy", "Kind of kernel hooks to use where a probe has the choice: "+strings.Join(hookPolicies, ", ")+". auto takes the best that the kernel offers.").Default(hookPolicies[0]).String()
 	f.sampleRate = app.Flag("ebpf.sample-rate", fmt.Sprintf("Starting sample rate of detail events, one in N, %d to %d. Counters are never sampled.", MinSampleRate, MaxSampleRate)).Default(defaultSampleRate).String()
 	f.detailed = app.Flag("ebpf.detailed", "Produce detail events.").Default("false").Bool()
 	f.maxEvents = app.Flag("ebpf.max-events-per-second", fmt.Sprintf("Detail events per second to aim at, %d to %d.", MinEventsPerSecond, MaxEventsPerSecond)).Default(defaultEventsPerSec).String()

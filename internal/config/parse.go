@@ -102,6 +102,7 @@ func (f *flags) validate(known Known) (*Config, error) {
 			c.Events.FileBackups, err = number[int](s, 1, MaxFileBackups)
 			return err
 		}},
+		check{"ebpf.hook-policy", *f.hookPolicy, store(&c.EBPF.HookPolicy, oneOf(hookPolicies...))},
 		check{"ebpf.probes", *f.probes, func(s string) (err error) {
 			c.EBPF.Probes, err = subset(s, "probe", known.Probes)
 			return err

@@ -39,6 +39,7 @@ type Options struct {
 	Enabled            bool
 	Probes             []string
 	Rules              []config.FileRule
+	HookPolicy         probe.Policy // empty is auto
 	SampleRate         uint32
 	MaxEventsPerSecond int
 	// SampleRateFixed pins the sample rate; else it follows the volume.
@@ -127,7 +128,7 @@ func (m *Manager) Start(ctx context.Context) {
 	host.WithTracefs(func() {
 		for _, spec := range m.specs {
 			keeps := spec.Index == int(abi.ProbeProcess)
-			if ctx.Err() != nil || !(keeps || m.wanted(spec)) {
+			if ctx.Err() != nil || (!keeps && !m.wanted(spec)) {
 				continue
 			}
 			settings := m.settings(host)
@@ -174,7 +175,7 @@ func (m *Manager) settings(host *probe.Host) probe.Settings {
 	for name, value := range m.options.Constants {
 		constants[name] = value
 	}
-	return probe.Settings{Constants: constants}
+	return probe.Settings{Constants: constants, Policy: m.options.HookPolicy}
 }
 
 const windowsPerSecond = 10

@@ -6,21 +6,39 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"testing"
 
 	"security-exporter/internal/sensor/probe"
 )
 
+// PolicyVariable is the environment variable that forces a hook policy on the
+// probes that tests start.
+const PolicyVariable = "SECURITY_EXPORTER_TEST_HOOK_POLICY"
+
+// Policy is the hook policy that the environment forces, or auto.
+func Policy() probe.Policy {
+	if policy := os.Getenv(PolicyVariable); policy != "" {
+		return probe.Policy(policy)
+	}
+	return probe.PolicyAuto
+}
+
 // StartProbe starts a probe restricted by constants, on shared maps of its
 // own, and closes it with the test. It fails the test unless every part that
-// applies is attached.
+// applies is attached. Where a forced policy asks for hooks that the kernel
+// does not have, it skips the test.
 func StartProbe(t testing.TB, host *probe.Host, spec *probe.Spec, settings probe.Settings) *probe.Probe {
 	t.Helper()
 	shared := probe.NewShared()
 	t.Cleanup(func() { _ = shared.Close() })
 	p := StartShared(t, host, shared, spec, settings)
-	if s := p.Status(); !s.Up() {
+	s := p.Status()
+	if s.State == probe.Unsupported && settings.Policy == "" && Policy() != probe.PolicyAuto {
+		t.Skipf("needs a kernel with hooks of the kind %s: %s (attached: %s)", Policy(), s.Reason, s.Hook)
+	}
+	if !s.Up() {
 		t.Fatalf("%s: %s, %s (attached: %s)", spec.Name(), s.State, s.Reason, s.Hook)
 	}
 	return p
@@ -30,6 +48,9 @@ func StartProbe(t testing.TB, host *probe.Host, spec *probe.Spec, settings probe
 func StartShared(t testing.TB, host *probe.Host, shared *probe.Shared, spec *probe.Spec, settings probe.Settings) *probe.Probe {
 	t.Helper()
 	var p *probe.Probe
+	if settings.Policy == "" {
+		settings.Policy = Policy()
+	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	host.WithTracefs(func() { p = probe.Start(context.Background(), spec, host, shared, settings, log) })
 	t.Cleanup(func() {

@@ -16,3 +16,7 @@ func Missing(tb testing.TB, format string, args ...any) {
 	}
 	tb.Skipf(format, args...)
 }
+
+// InMachine says that the test runs in a machine of tools/testkernels, where
+// nothing withholds anything from root.
+func InMachine() bool { return os.Getenv("SECURITY_EXPORTER_TEST_MACHINE") != "" }

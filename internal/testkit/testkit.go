@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"security-exporter/internal/sensor/probe"
@@ -38,6 +39,8 @@ func Main(m *testing.M, workers map[string]Worker) {
 		serve(workers[name])
 		return
 	}
+	// Before 5.11 the maps count against it; where it may not be raised, they do not.
+	_ = rlimit.RemoveMemlock()
 	code := m.Run()
 	if left := openBPF(); code == 0 && len(left) > 0 {
 		fmt.Fprintf(os.Stderr, "left open: %v\n", left)

@@ -109,6 +109,8 @@ type Settings struct {
 	Constants map[string]any
 	// MaxEntries changes the size of tables by map name.
 	MaxEntries map[string]uint32
+	// Policy says which rungs may be used; empty is auto.
+	Policy Policy
 }
 
 // Probe is a loaded probe. Its methods are safe for concurrent use once Start
@@ -203,6 +205,9 @@ func (p *Probe) parse() (*ebpf.CollectionSpec, error) {
 	if !p.host.RingBuffers {
 		withoutRings(object)
 	}
+	if !p.host.HasHelper(helperOf512) {
+		fitOlder(object)
+	}
 	return object, nil
 }
 
@@ -281,9 +286,8 @@ func (p *Probe) attachPart(part *Part) (string, error) {
 			return "", err
 		}
 	}
-	var last error
-	for i := range part.Rungs {
-		rung := &part.Rungs[i]
+	rungs, last := p.allowed(part)
+	for _, rung := range rungs {
 		err := p.attachRung(rung)
 		if err == nil {
 			p.log.Debug("attached", "part", part.Name, "hook", rung.Hook)

@@ -97,9 +97,16 @@ static __always_inline void forget(__u64 owner)
 	bpf_map_delete_elem(&pending_changes, &owner);
 }
 
+/* The union around d_alias lost its name in the 7 series. */
+struct dentry___without_d_u {
+	struct hlist_node d_alias;
+} __attribute__((preserve_access_index));
+
 static __always_inline struct dentry *alias_of(struct hlist_node *node)
 {
-	return (void *)((__u64)node - bpf_core_field_offset(struct dentry, d_u.d_alias));
+	if (bpf_core_field_exists(struct dentry, d_u.d_alias))
+		return (void *)((__u64)node - bpf_core_field_offset(struct dentry, d_u.d_alias));
+	return (void *)((__u64)node - bpf_core_field_offset(struct dentry___without_d_u, d_alias));
 }
 
 /* Remembers how a watched name reads, for the event. */
@@ -127,7 +134,7 @@ __noinline int scan_names(struct pending *pending, __u64 inode, struct names *na
 	struct hlist_node *node = BPF_CORE_READ((struct inode *)inode, i_dentry.first);
 	struct dentry *dentry;
 	struct watch watch;
-	__u32 i, count = 0;
+	__u32 i, at, count = 0;
 	__u64 id;
 
 	if (!pending || !names)
@@ -140,9 +147,12 @@ __noinline int scan_names(struct pending *pending, __u64 inode, struct names *na
 		id = match_name((__u64)dentry, 0, &watch);
 		if (!id || count >= ALIASES_MAX)
 			continue;
-		names->ids[count] = id;
-		names->watches[count] = watch;
-		count++;
+		/* before 5.12 the verifier forgets the bound of what was on the stack */
+		at = count++;
+		barrier_var(at);
+		at &= ALIASES_MAX - 1;
+		names->ids[at] = id;
+		names->watches[at] = watch;
 		remember_name(pending, id, dentry);
 	}
 	names->count = count;

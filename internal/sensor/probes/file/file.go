@@ -8,6 +8,7 @@ package file
 
 import (
 	"fmt"
+	"slices"
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/config"
@@ -90,39 +91,42 @@ func openRungs() []probe.Rung {
 	}
 }
 
+// changeRungs: a rung for each form that the functions have had. vfs_rename
+// takes one struct since 5.12, vfs_unlink and notify_change a mount's id map
+// in front; 5.10 has got the first of the two changes in its updates.
 func changeRungs() []probe.Rung {
+	const fexit, kprobe = "fexit/vfs_rename", "kprobe/vfs_rename"
+	common := []string{"on_security_inode_rename", "on_security_inode_unlink"}
+	older := []string{"on_vfs_unlink_v5_4", "on_notify_change_v5_4", "on_notify_change_exit_v5_4"}
+	returns := []string{
+		"on_kprobe_security_inode_rename", "on_kretprobe_vfs_rename", "on_kprobe_security_inode_unlink",
+		"on_kretprobe_vfs_unlink", "on_kretprobe_notify_change",
+	}
 	return []probe.Rung{
 		{
-			Hook: "fexit/vfs_rename",
-			Programs: []string{
-				"on_security_inode_rename", "on_vfs_rename", "on_security_inode_unlink", "on_vfs_unlink",
-				"on_notify_change", "on_notify_change_exit",
-			},
-			Requires: renameParameters(1),
+			Hook:     fexit,
+			Programs: slices.Concat(common, []string{"on_vfs_rename", "on_vfs_unlink", "on_notify_change", "on_notify_change_exit"}),
+			Requires: takes(parameters{"vfs_rename": 1, "vfs_unlink": 4, "notify_change": 4}),
 		},
 		{
-			Hook: "fexit/vfs_rename",
-			Programs: []string{
-				"on_security_inode_rename", "on_vfs_rename_v5_4", "on_security_inode_unlink", "on_vfs_unlink_v5_4",
-				"on_notify_change_v5_4", "on_notify_change_exit_v5_4",
-			},
-			Requires: renameParameters(6),
+			Hook:     fexit,
+			Programs: slices.Concat(common, older, []string{"on_vfs_rename"}),
+			Requires: takes(parameters{"vfs_rename": 1, "vfs_unlink": 3, "notify_change": 3}),
 		},
 		{
-			Hook: "kprobe/vfs_rename",
-			Programs: []string{
-				"on_kprobe_security_inode_rename", "on_kretprobe_vfs_rename", "on_kprobe_security_inode_unlink",
-				"on_kretprobe_vfs_unlink", "on_kprobe_notify_change", "on_kretprobe_notify_change",
-			},
-			Requires: renameParameters(1),
+			Hook:     fexit,
+			Programs: slices.Concat(common, older, []string{"on_vfs_rename_v5_4"}),
+			Requires: takes(parameters{"vfs_rename": 6, "vfs_unlink": 3, "notify_change": 3}),
 		},
 		{
-			Hook: "kprobe/vfs_rename",
-			Programs: []string{
-				"on_kprobe_security_inode_rename", "on_kretprobe_vfs_rename", "on_kprobe_security_inode_unlink",
-				"on_kretprobe_vfs_unlink", "on_kprobe_notify_change_v5_4", "on_kretprobe_notify_change",
-			},
-			Requires: renameParameters(6),
+			Hook:     kprobe,
+			Programs: append(slices.Clone(returns), "on_kprobe_notify_change"),
+			Requires: takes(parameters{"notify_change": 4}),
+		},
+		{
+			Hook:     kprobe,
+			Programs: append(slices.Clone(returns), "on_kprobe_notify_change_v5_4"),
+			Requires: takes(parameters{"notify_change": 3}),
 		},
 		{
 			Hook: "tp_btf/inode_set_ctime_to_ts",
@@ -138,7 +142,7 @@ func changeRungs() []probe.Rung {
 func ringRungs() []probe.Rung {
 	return []probe.Rung{
 		{Hook: "tp_btf/io_uring_complete", Programs: []string{"on_io_uring_complete"}, Requires: arguments("io_uring_complete", 3)},
-		{Hook: "tp_btf/io_uring_complete", Programs: []string{"on_io_uring_complete_v5_19"}},
+		{Hook: "tp_btf/io_uring_complete", Programs: []string{"on_io_uring_complete_v5_19"}, Requires: arguments("io_uring_complete", 5, 7)},
 	}
 }
 
@@ -151,21 +155,25 @@ func unlessTrampolines(p *probe.Probe) error {
 	return nil
 }
 
-// renameParameters: vfs_rename takes one struct since 5.12; vfs_unlink and
-// notify_change got a mount's id map in the same release.
-func renameParameters(n int) func(*probe.Host) error {
+// parameters are those of kernel functions, by name.
+type parameters map[string]int
+
+func takes(want parameters) func(*probe.Host) error {
 	return func(h *probe.Host) error {
-		if got := h.FunctionParams("vfs_rename"); got != n {
-			return fmt.Errorf("%w: vfs_rename has %d parameters, not %d", probe.ErrHookMissing, got, n)
+		for name, n := range want {
+			if got := h.FunctionParams(name); got != n {
+				return fmt.Errorf("%w: %s has %d parameters, not %d", probe.ErrHookMissing, name, got, n)
+			}
 		}
 		return nil
 	}
 }
 
-func arguments(tracepoint string, n int) func(*probe.Host) error {
+// arguments: the tracepoint has one of these numbers of arguments.
+func arguments(tracepoint string, allowed ...int) func(*probe.Host) error {
 	return func(h *probe.Host) error {
-		if got := h.TracepointParams(tracepoint); got != n {
-			return fmt.Errorf("%w: %s has %d arguments, not %d", probe.ErrHookMissing, tracepoint, got, n)
+		if got := h.TracepointParams(tracepoint); !slices.Contains(allowed, got) {
+			return fmt.Errorf("%w: %s has %d arguments, not %v", probe.ErrHookMissing, tracepoint, got, allowed)
 		}
 		return nil
 	}

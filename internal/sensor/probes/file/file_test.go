@@ -21,7 +21,7 @@ import (
 	"security-exporter/internal/testkit"
 )
 
-const rounds = 500
+const rounds = testkit.Rounds
 
 func TestMain(m *testing.M) {
 	testkit.Main(m, map[string]testkit.Worker{"file": {"repeat": repeat, "threads": threads}})

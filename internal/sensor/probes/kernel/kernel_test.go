@@ -17,7 +17,7 @@ import (
 )
 
 // worker makes the real calls.
-var worker = testkit.Worker{"rings": makeRings, "modules": failModules}
+var worker = testkit.Worker{"rings": makeRings, "modules": failModules, "load": loadModules}
 
 func TestMain(m *testing.M) {
 	testkit.Main(m, map[string]testkit.Worker{"kernel": worker})

@@ -5,23 +5,23 @@ package network
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/testkit"
 )
 
-const rounds = 500
+const rounds = testkit.Rounds
 
 // space is a network namespace of the test's own and a thread inside it.
 type space struct {
@@ -51,7 +51,7 @@ func newSpace(t testing.TB) *space {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { close(s.work); <-ended })
-	s.ip(t, "link set lo up")
+	s.up(t, "lo")
 	s.do(t, func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 		if err != nil {
@@ -94,15 +94,47 @@ func (s *space) spawn(t testing.TB, group *sync.WaitGroup, f func() error) {
 	})
 }
 
-// ip runs ip(8) inside the namespace.
-func (s *space) ip(t testing.TB, arguments string) {
+// up switches a device of the namespace on.
+func (s *space) up(t testing.TB, device string) {
 	t.Helper()
 	s.do(t, func() error {
-		out, err := exec.Command("ip", strings.Fields(arguments)...).CombinedOutput()
+		link, err := netlink.LinkByName(device)
 		if err != nil {
-			return errors.New("ip " + arguments + ": " + string(out))
+			return fmt.Errorf("device %s: %w", device, err)
 		}
-		return nil
+		return netlink.LinkSetUp(link)
+	})
+}
+
+// number gives a device of the namespace an address, as 10.0.0.1/24.
+func (s *space) number(t testing.TB, device, address string) {
+	t.Helper()
+	s.do(t, func() error {
+		link, err := netlink.LinkByName(device)
+		if err != nil {
+			return fmt.Errorf("device %s: %w", device, err)
+		}
+		parsed, err := netlink.ParseAddr(address)
+		if err != nil {
+			return err
+		}
+		parsed.Flags = unix.IFA_F_NODAD
+		return netlink.AddrAdd(link, parsed)
+	})
+}
+
+// mislead has an address behind v0 belong to a device that does not exist.
+func (s *space) mislead(t testing.TB, address string) {
+	t.Helper()
+	s.do(t, func() error {
+		link, err := netlink.LinkByName("v0")
+		if err != nil {
+			return fmt.Errorf("device v0: %w", err)
+		}
+		return netlink.NeighSet(&netlink.Neigh{
+			LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.ParseIP(address),
+			HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 3},
+		})
 	})
 }
 
@@ -147,18 +179,22 @@ func (s *space) named(t testing.TB, name string) string {
 // 10.9.0.3 and fd09::3 are a hole that swallows everything.
 func (s *space) join(t testing.TB, other *space) {
 	t.Helper()
-	s.ip(t, "link add v0 type veth peer name v1 netns "+strconv.Itoa(other.tid))
+	s.do(t, func() error {
+		attributes := netlink.NewLinkAttrs()
+		attributes.Name = "v0"
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attributes, PeerName: "v1", PeerNamespace: netlink.NsPid(other.tid)})
+	})
 	for _, end := range []struct {
 		s      *space
 		device string
 		number string
 	}{{s, "v0", "1"}, {other, "v1", "2"}} {
-		end.s.ip(t, "addr add 10.9.0."+end.number+"/24 dev "+end.device)
-		end.s.ip(t, "addr add fd09::"+end.number+"/64 dev "+end.device+" nodad")
-		end.s.ip(t, "link set "+end.device+" up")
+		end.s.number(t, end.device, "10.9.0."+end.number+"/24")
+		end.s.number(t, end.device, "fd09::"+end.number+"/64")
+		end.s.up(t, end.device)
 	}
-	s.ip(t, "neigh add 10.9.0.3 lladdr 02:00:00:00:00:03 dev v0 nud permanent")
-	s.ip(t, "neigh add fd09::3 lladdr 02:00:00:00:00:03 dev v0 nud permanent")
+	s.mislead(t, "10.9.0.3")
+	s.mislead(t, "fd09::3")
 }
 
 // only restricts a probe to the namespace.

@@ -43,7 +43,7 @@ func New() *probe.Spec {
 			{Name: "tcp", Rungs: tcpRungs()},
 			{Name: "udp", Rungs: udpRungs()},
 			{Name: "tcp in interrupts", Auxiliary: true, Applies: hasGuard, Rungs: []probe.Rung{
-				{Hook: "tp_btf/inet_sock_set_state", Programs: []string{"find_guard", "on_held_up_inet_sock_set_state"}},
+				{Hook: "tp_btf/inet_sock_set_state", Programs: []string{"find_guard", "on_held_up_inet_sock_set_state"}, Requires: guard},
 			}},
 			{Name: "older connections", Auxiliary: true, Rungs: []probe.Rung{
 				{Hook: "iter/tcp", Programs: []string{"fill_sockets"}},
@@ -64,11 +64,16 @@ func started(p *probe.Probe) error { return errors.Join(standIn(p), fill(p)) }
 // hasGuard: since 6.1 a tracing program is kept from running twice on a CPU,
 // and the part that makes up for it needs the rung that it makes up for.
 func hasGuard(p *probe.Probe) error {
-	var program *btf.Struct
-	if !p.Runs("on_inet_sock_set_state") || p.Host().BTF.TypeByName("bpf_prog", &program) != nil {
+	if !p.Runs("on_inet_sock_set_state") {
 		return probe.ErrNotApplicable
 	}
-	if !slices.ContainsFunc(program.Members, func(m btf.Member) bool { return m.Name == "active" }) {
+	return guard(p.Host())
+}
+
+func guard(h *probe.Host) error {
+	var program *btf.Struct
+	if h.BTF.TypeByName("bpf_prog", &program) != nil ||
+		!slices.ContainsFunc(program.Members, func(m btf.Member) bool { return m.Name == "active" }) {
 		return probe.ErrNotApplicable
 	}
 	return nil
@@ -109,6 +114,15 @@ func tcpRungs() []probe.Rung {
 	}
 }
 
+// cookies: tracing programs may ask for a socket's cookie since 5.12, where
+// the helper check_mtu is new too.
+func cookies(h *probe.Host) error {
+	if !h.HasHelper("check_mtu") {
+		return fmt.Errorf("%w: no bpf_get_socket_cookie in tracing programs before 5.12", probe.ErrHookMissing)
+	}
+	return nil
+}
+
 // udpRungs: the IPv6 functions are optional, since IPv6 may be left out of a kernel.
 func udpRungs() []probe.Rung {
 	return []probe.Rung{
@@ -116,6 +130,7 @@ func udpRungs() []probe.Rung {
 			Hook:     "fexit/udp_sendmsg",
 			Programs: []string{"on_udp_sendmsg", "on_skb_consume_udp"},
 			Optional: []string{"on_udpv6_sendmsg"},
+			Requires: cookies,
 		},
 		{
 			Hook:     "kprobe/udp_sendmsg",

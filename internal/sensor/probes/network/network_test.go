@@ -408,7 +408,7 @@ func TestTCPTimeoutEstablished(t *testing.T) {
 		client.do(t, conns.connect)
 		settle(t, "a connection to accept", func() bool { return conns.accept() == nil })
 	}
-	client.ip(t, "neigh replace 10.9.0.2 lladdr 02:00:00:00:00:03 dev v0 nud permanent")
+	client.mislead(t, "10.9.0.2")
 	for _, fd := range conns.clients {
 		err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 100)
 		if _, werr := unix.Write(fd, []byte("x")); err != nil || werr != nil {

@@ -15,7 +15,7 @@ import (
 )
 
 // rounds is how often each case is made to happen.
-const rounds = 500
+const rounds = testkit.Rounds
 
 func TestMain(m *testing.M) {
 	testkit.Main(m, map[string]testkit.Worker{"privilege": worker})

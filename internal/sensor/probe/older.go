@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+)
+
+// HasHelper says whether a BPF helper exists, by its name in enum bpf_func_id.
+// One that no program uses tells a release from the one before.
+func (h *Host) HasHelper(name string) bool {
+	var helpers *btf.Enum
+	if h.BTF == nil || h.BTF.TypeByName("bpf_func_id", &helpers) != nil {
+		return false
+	}
+	return slices.ContainsFunc(helpers.Values, func(value btf.EnumValue) bool { return value.Name == "BPF_FUNC_"+name })
+}
+
+// helperOf512 is a helper of 5.12.
+const helperOf512 = "check_mtu"
+
+// fitOlder makes an object loadable before 5.12. The verifier there refuses
+// atomic operations that return a value also where a constant makes them
+// unreachable, and verifies no function apart from its callers that takes
+// pointers.
+func fitOlder(object *ebpf.CollectionSpec) {
+	for _, program := range object.Programs {
+		for i := range program.Instructions {
+			ins := &program.Instructions[i]
+			if returnsValue(ins.OpCode.AtomicOp()) {
+				metadata := ins.Metadata
+				*ins = asm.Mov.Imm(ins.Src, 0)
+				ins.Metadata = metadata
+			}
+			if function := btf.FuncMetadata(ins); i > 0 && function != nil && takesPointers(function) {
+				static := *function
+				static.Linkage = btf.StaticFunc
+				*ins = btf.WithFuncMetadata(*ins, &static)
+			}
+		}
+	}
+}
+
+func returnsValue(op asm.AtomicOp) bool {
+	switch op {
+	case asm.FetchAdd, asm.FetchAnd, asm.FetchOr, asm.FetchXor, asm.Xchg, asm.CmpXchg:
+		return true
+	default:
+		return false
+	}
+}
+
+func takesPointers(function *btf.Func) bool {
+	proto, ok := function.Type.(*btf.FuncProto)
+	if !ok || function.Linkage != btf.GlobalFunc {
+		return false
+	}
+	return slices.ContainsFunc(proto.Params, func(param btf.FuncParam) bool {
+		_, ok := btf.UnderlyingType(param.Type).(*btf.Pointer)
+		return ok
+	})
+}

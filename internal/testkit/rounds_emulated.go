@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build emulated
+
+package testkit
+
+// Rounds is how often the tests make each thing happen. An emulated machine is
+// some ten times as slow, and what it shows, a rung that misses something on
+// that kernel, shows early.
+const Rounds = 50

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernels
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"security-exporter/internal/testkit"
+)
+
+// capabilities are what the exporter needs where it is not root.
+var capabilities = []uintptr{
+	unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH,
+	unix.CAP_SYS_RESOURCE, unix.CAP_SYS_ADMIN,
+}
+
+// A user with few capabilities. Each is taken away in turn; what is missing
+// then is said, and the rest is served.
+func TestCapabilities(t *testing.T) {
+	as := func(caps []uintptr) *syscall.SysProcAttr {
+		return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}, AmbientCaps: caps}
+	}
+	t.Run("all", func(t *testing.T) { startExporter(t, as(capabilities)).allUp(t) })
+	t.Run("without SYS_ADMIN", func(t *testing.T) {
+		e := startExporter(t, as(capabilities[:len(capabilities)-1]))
+		for name, labels := range e.info(t) {
+			t.Logf("%s: %s, %s (%s)", name, labels["state"], labels["reason"], labels["hook"])
+		}
+	})
+	t.Run("none", func(t *testing.T) {
+		e := startExporter(t, as(nil))
+		for name, labels := range e.info(t) {
+			if labels["state"] == "attached" || labels["state"] == "error" || labels["reason"] == "none" {
+				t.Errorf("%s: %s, %s (%s)", name, labels["state"], labels["reason"], labels["hook"])
+			}
+		}
+	})
+}
+
+// elsewhere runs a test again in a mount namespace of its own, after f.
+func elsewhere(t *testing.T, f func() error) bool {
+	t.Helper()
+	if !testkit.InMachine() {
+		t.Skip("needs a machine of tools/testkernels, which is all its own")
+	}
+	const variable = "SECURITY_EXPORTER_TEST_ELSEWHERE"
+	if os.Getenv(variable) == t.Name() {
+		if err := f(); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := exec.Command(self, "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v")
+	again.Env = append(os.Environ(), variable+"="+t.Name())
+	again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if out, err := again.CombinedOutput(); err != nil {
+		// not as a result of its own for who reads this one's
+		t.Errorf("%v: %s", err, strings.ReplaceAll(string(out), "---", "--"))
+	}
+	return false
+}
+
+// Without BTF nothing attaches, and the page says why.
+func TestNoBTF(t *testing.T) {
+	if !elsewhere(t, func() error { return unix.Mount("none", "/sys/kernel/btf", "tmpfs", 0, "") }) {
+		return
+	}
+	for name, labels := range startExporter(t, nil).info(t) {
+		if labels["state"] != "unsupported" || labels["reason"] != "no_btf" {
+			t.Errorf("%s: %s, %s", name, labels["state"], labels["reason"])
+		}
+	}
+}
+
+// The v2 hierarchy beside v1 controllers is found, and where there is none
+// only what needs it is missing.
+func TestCgroups(t *testing.T) {
+	hide := func() error { return unix.Mount("none", "/sys/fs/cgroup", "tmpfs", 0, "") }
+	t.Run("hybrid", func(t *testing.T) {
+		if !elsewhere(t, func() error {
+			if err := hide(); err != nil {
+				return err
+			}
+			if err := os.Mkdir("/sys/fs/cgroup/unified", 0o755); err != nil {
+				return err
+			}
+			return unix.Mount("cgroup2", "/sys/fs/cgroup/unified", "cgroup2", 0, "")
+		}) {
+			return
+		}
+		startExporter(t, nil).allUp(t)
+		// the hooks on cgroups are used only without better ones
+		if info := startExporter(t, nil, "--ebpf.hook-policy=tracepoint").info(t)["network"]; info["state"] != "attached" {
+			t.Errorf("network: %v", info)
+		}
+	})
+	t.Run("v1", func(t *testing.T) {
+		if !elsewhere(t, hide) {
+			return
+		}
+		startExporter(t, nil).allUp(t)
+		info := startExporter(t, nil, "--ebpf.hook-policy=tracepoint").info(t)["network"]
+		if info["state"] != "unsupported" || info["reason"] != "no_cgroup2" || info["hook"] == "" {
+			t.Errorf("network: %v", info)
+		}
+	})
+}

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// row is what came of one kernel.
+type row struct {
+	kernel  kernel
+	version string
+	runs    []result
+	err     error
+	console []string // the last lines, if err is set
+	seconds int
+}
+
+// result is what came of the suites under one policy.
+type result struct {
+	policy                  string
+	rungs                   string
+	passed, skipped, failed int
+	failures                []string
+	seconds                 float64
+}
+
+func (r row) verdict() string {
+	switch failed := r.failed(); {
+	case r.err != nil:
+		return "failed: " + r.err.Error()
+	case failed > 0:
+		return fmt.Sprintf("%d cases failed", failed)
+	default:
+		return "passed"
+	}
+}
+
+func (r row) failed() int {
+	n := 0
+	for _, run := range r.runs {
+		n += run.failed
+	}
+	return n
+}
+
+// machine is how qemu emulates an architecture. With more than one CPU,
+// version 7.2 makes current kernels fail.
+var machine = map[string]struct {
+	program, console string
+	arguments        []string
+}{
+	"amd64": {"qemu-system-x86_64", "ttyS0", []string{"-cpu", "qemu64,-cx16"}},
+	"arm64": {"qemu-system-aarch64", "ttyAMA0", []string{"-machine", "virt", "-cpu", "cortex-a72"}},
+}
+
+// test boots a kernel and reads what its tests say.
+func test(ctx context.Context, o options, k kernel, p packages, binaries string) row {
+	r := row{kernel: k, version: p.version}
+	start := time.Now()
+	console, err := boot(ctx, o, k, p, binaries)
+	r.seconds = int(time.Since(start).Seconds())
+	lines := strings.Split(strings.ReplaceAll(string(console), "\r", ""), "\n")
+	r.runs = parse(lines)
+	if r.err = errors.Join(err, complete(lines)); r.err != nil {
+		r.console = lines[max(0, len(lines)-40):]
+	}
+	return r
+}
+
+// complete says what a console lacks that ran to its end.
+func complete(lines []string) error {
+	var errs []error
+	for _, line := range lines {
+		if strings.Contains(line, "BUG: ") || strings.Contains(line, "WARNING: CPU") || strings.Contains(line, "Kernel panic") {
+			errs = append(errs, errors.New(strings.TrimSpace(line)))
+		}
+	}
+	if !slices.Contains(lines, "@@ done") {
+		errs = append(errs, errors.New("the machine did not come to its end"))
+	}
+	return errors.Join(errs...)
+}
+
+func boot(ctx context.Context, o options, k kernel, p packages, binaries string) ([]byte, error) {
+	vmlinuz, err := kernelImage(p)
+	if err != nil {
+		return nil, err
+	}
+	folder := filepath.Join(o.cache, "machines", k.name+"-"+k.arch)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return nil, err
+	}
+	initramfs := filepath.Join(folder, "initramfs")
+	if err := image(ctx, initramfs, p, binaries, k.arch); err != nil {
+		return nil, fmt.Errorf("initramfs: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.limit)
+	defer cancel()
+	m := machine[k.arch]
+	names := o.suites
+	if names == "" {
+		for _, s := range suites {
+			names += s.name + ","
+		}
+	}
+	line := fmt.Sprintf("console=%s loglevel=5 panic=-1 oops=panic lsm=lockdown,yama,bpf suites=%s policies=%s", m.console, names, o.policies)
+	if o.run != "" {
+		line += " testrun=" + o.run
+	}
+	arguments := append(slices.Clone(m.arguments), "-smp", "1", "-m", "2048", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio",
+		"-kernel", vmlinuz, "-initrd", initramfs, "-append", line)
+	console, err := os.Create(filepath.Join(folder, "console"))
+	if err != nil {
+		return nil, err
+	}
+	defer console.Close()
+	var out bytes.Buffer
+	c := exec.CommandContext(ctx, m.program, arguments...)
+	both := io.MultiWriter(&out, console)
+	c.Stdout, c.Stderr = both, both
+	err = c.Run()
+	if ctx.Err() != nil {
+		err = fmt.Errorf("not at its end after %s", o.limit)
+	}
+	if o.verbose {
+		_, _ = os.Stderr.Write(out.Bytes())
+	}
+	return out.Bytes(), err
+}
+
+// parse reads the results of the suites from the console, by policy.
+func parse(lines []string) []result {
+	var out []result
+	verdicts := map[string]string{}
+	current := func(policy string) *result {
+		for i := range out {
+			if out[i].policy == policy {
+				return &out[i]
+			}
+		}
+		out = append(out, result{policy: policy})
+		return &out[len(out)-1]
+	}
+	open := ""
+	for _, line := range lines {
+		words := strings.Fields(line)
+		switch {
+		case len(words) < 3:
+		case words[0] == "@@" && words[1] == "rungs":
+			current(words[2]).rungs = strings.Join(words[3:], " ")
+		case words[0] == "@@" && words[1] == "begin":
+			clear(verdicts)
+			open = words[3]
+			_ = current(open)
+		case words[0] == "@@" && words[1] == "end" && len(words) == 7:
+			current(words[3]).add(words[2], words[4], verdicts)
+			before, _ := strconv.ParseFloat(words[5], 64)
+			after, _ := strconv.ParseFloat(words[6], 64)
+			current(words[3]).seconds += after - before
+			open = ""
+		case words[0] == "---":
+			verdicts[words[2]] = words[1]
+		}
+	}
+	if open != "" {
+		r := current(open)
+		r.failed++
+		r.failures = append(r.failures, "a suite did not end")
+	}
+	return out
+}
+
+// add counts the cases of a suite: the tests that have no tests within.
+func (r *result) add(suite, code string, verdicts map[string]string) {
+	failed := r.failed
+	for name, verdict := range verdicts {
+		within := false
+		for other := range verdicts {
+			within = within || strings.HasPrefix(other, name+"/")
+		}
+		switch {
+		case within && verdict != "FAIL:":
+		case verdict == "PASS:":
+			r.passed++
+		case verdict == "SKIP:":
+			r.skipped++
+		default:
+			r.failed++
+			r.failures = append(r.failures, suite+": "+name)
+		}
+	}
+	if code != "0" && failed == r.failed {
+		r.failed++
+		r.failures = append(r.failures, suite+": ended with "+code)
+	}
+	slices.Sort(r.failures)
+}
+
+// report prints the table and then what failed.
+func report(out io.Writer, rows []row) error {
+	w := bufio.NewWriter(out)
+	failed := 0
+	fmt.Fprintf(w, "%-28s %-6s %-11s %6s %4s %6s %7s  %s\n", "kernel", "arch", "policy", "passed", "n/a", "failed", "seconds", "rungs")
+	for _, r := range rows {
+		name := r.kernel.name
+		if r.version != "" {
+			name += " (" + r.version + ")"
+		}
+		for _, run := range r.runs {
+			fmt.Fprintf(w, "%-28s %-6s %-11s %6d %4d %6d %7.0f  %s\n", name, r.kernel.arch, run.policy, run.passed, run.skipped, run.failed, run.seconds, run.rungs)
+		}
+		if r.err != nil {
+			fmt.Fprintf(w, "%-28s %-6s did not end: %s\n", name, r.kernel.arch, strings.ReplaceAll(r.err.Error(), "\n", "; "))
+		}
+		if r.err != nil || r.failed() > 0 {
+			failed++
+		}
+	}
+	for _, r := range rows {
+		for _, run := range r.runs {
+			for _, name := range run.failures {
+				fmt.Fprintf(w, "failed: %s %s %s: %s\n", r.kernel.name, r.kernel.arch, run.policy, name)
+			}
+		}
+		if r.err != nil && len(r.console) > 0 {
+			fmt.Fprintf(w, "\n%s %s, the end of its console:\n%s\n", r.kernel.name, r.kernel.arch, strings.Join(r.console, "\n"))
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d kernels failed", failed, len(rows))
+	}
+	return nil
+}
