@@ -53,6 +53,10 @@ generate: ## rebuild the eBPF objects (needs clang-19, llvm-19, libbpf-dev)
 docs: ## rewrite docs/metrics.md and docs/flags.md from the code
 	$(GO) test -count=1 ./docs -update
 
+.PHONY: dashboards
+dashboards: ## rewrite deploy/grafana/*.json from the code
+	cd deploy && $(GO) test -count=1 ./grafana -update
+
 .PHONY: fmt
 fmt: ## format Go and C (needs clang-format-19)
 	gofmt -w $$(git ls-files --cached --others --exclude-standard -- '*.go')

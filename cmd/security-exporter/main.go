@@ -79,6 +79,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && client.IsCommand(args[0]) {
 		return client.Run(ctx, args, client.IO{In: os.Stdin, Out: stdout, Err: stderr})
 	}
+	checkOnly := len(args) > 0 && args[0] == "check-config"
+	if checkOnly {
+		args = args[1:]
+	}
 	cfg, err := config.Parse(args, registry.Known(), stdout)
 	if errors.Is(err, config.ErrPrinted) {
 		return 0
@@ -86,6 +90,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
 		return 2
+	}
+	if checkOnly {
+		fmt.Fprintln(stdout, "the flags and the configuration file are good")
+		return 0
 	}
 	logger := cfg.Logger(stderr)
 	ignoreHangups(ctx, logger)

@@ -16,6 +16,8 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v3"
 
+	"security-exporter/deploy/grafana"
+	"security-exporter/internal/harden"
 	"security-exporter/internal/metric"
 	"security-exporter/internal/posture"
 	"security-exporter/internal/sensor"
@@ -60,7 +62,7 @@ var targetLabels = []string{"job", "instance"}
 // their values if they are closed.
 func vocabulary(t *testing.T) map[string]map[string][]string {
 	words := map[string]map[string][]string{"up": {}}
-	for _, m := range slices.Concat(sensor.Metrics(), posture.Metrics()) {
+	for _, m := range slices.Concat(harden.Metrics(), sensor.Metrics(), posture.Metrics()) {
 		words[m.Name] = labelsOf(m)
 	}
 	for _, r := range readRules(t, "recording.yml") {
@@ -189,6 +191,21 @@ func TestRulesNameWhatExists(t *testing.T) {
 	for _, r := range bothFiles(t) {
 		for _, p := range problems(parse(t, r.Expr), words) {
 			t.Errorf("%s%s: %s", r.Alert, r.Record, p)
+		}
+	}
+}
+
+// TestDashboardsNameWhatExists checks the queries of the dashboards likewise.
+func TestDashboardsNameWhatExists(t *testing.T) {
+	t.Parallel()
+	words := vocabulary(t)
+	for _, d := range grafana.Dashboards() {
+		for _, p := range d.Panels {
+			for _, q := range p.Queries {
+				for _, problem := range problems(parse(t, grafana.Expand(q[0])), words) {
+					t.Errorf("%s, %s: %s", d.Title, p.Title, problem)
+				}
+			}
 		}
 	}
 }

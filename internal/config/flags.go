@@ -49,7 +49,8 @@ type flags struct {
 
 func newFlags(known Known, stdout io.Writer) *flags {
 	app := kingpin.New("security-exporter", "Exports the security of a Linux host as Prometheus metrics.\n\n"+
-		"On a host where it runs, `security-exporter status`, `security-exporter top` and `security-exporter events` show what it sees; each has --help.")
+		"On a host where it runs, `security-exporter status`, `security-exporter top` and `security-exporter events` show what it sees; each has --help. "+
+		"`security-exporter check-config` with the flags of the service checks them and the configuration file, and starts nothing.")
 	f := &flags{app: app}
 	app.UsageWriter(stdout).ErrorWriter(stdout).Terminate(func(int) { f.printed = true })
 	app.Version(known.Version)
