@@ -51,6 +51,7 @@ func (f *flags) validate(known Known) (*Config, error) {
 	c := &Config{
 		Web:        *f.web,
 		GoMetrics:  *f.goMetrics,
+		Harden:     *f.harden,
 		EBPF:       EBPF{Enabled: *f.ebpfEnabled, Detailed: *f.detailed || *f.output != "", SampleRateFixed: *f.sampleRateFixed},
 		Events:     Events{Arguments: *f.arguments},
 		API:        API{Explicit: f.apiSet},
