@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -148,6 +149,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		started.Store(true)
 		tellSystemd(partsCtx, logger)
+		// Loading has left some ten megabytes behind, which the collector
+		// would give back in a while.
+		debug.FreeOSMemory()
 	})
 	var ended atomic.Int64 // when ctx did, in nanoseconds
 	context.AfterFunc(ctx, func() {

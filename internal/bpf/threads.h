@@ -23,7 +23,7 @@ struct last_seen {
 /* Threads that differ from their group, by tid; process.apart says there are. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 2048);
 	__type(key, __u32);
 	__type(value, struct last_seen);
 } threads SEC(".maps");

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -294,6 +295,7 @@ func (m *Manager) watchCompat(ctx context.Context) {
 			return // closed
 		}
 		attach()
+		debug.FreeOSMemory() // as after the start
 		m.log.Info("A 32-bit program runs: its system calls are watched from now on")
 	})
 }

@@ -155,7 +155,7 @@ func TestCalls(t *testing.T) {
 			})
 		}
 	}
-	want := []probe.Table{{Name: "pending", Capacity: 1024}, {Name: "threads", Capacity: 4096}}
+	want := []probe.Table{{Name: "pending", Capacity: 1024}, {Name: "threads", Capacity: 2048}}
 	if got := p.Spec().Tables(p); !slices.Equal(got, want) {
 		t.Errorf("tables %+v, want %+v", got, want)
 	}
