@@ -13,9 +13,8 @@ import (
 	"testing"
 
 	"security-exporter/internal/testkit"
+	"security-exporter/internal/testkit/apt"
 )
-
-const mirror = "http://deb.debian.org/debian"
 
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
@@ -52,6 +51,10 @@ func TestInstall(t *testing.T) {
 	}
 	if _, err := exec.LookPath("debootstrap"); err != nil {
 		testkit.Missing(t, "debootstrap is missing")
+	}
+	mirror, err := apt.Mirror(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
 	older, newer := build(t, "1.0.0"), build(t, "1.1.0")
 	root := t.TempDir()

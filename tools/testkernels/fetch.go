@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"security-exporter/internal/testkit/apt"
 )
 
 // packages are the folders into which a kernel's packages, and busybox's, are
@@ -80,6 +82,12 @@ func newArchive(ctx context.Context, o options, k kernel) (*archive, error) {
 		}
 	}
 	mirror := o.mirror
+	if mirror == "" {
+		var err error
+		if mirror, err = apt.Mirror(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if k.security {
 		mirror += "-security"
 	}

@@ -36,7 +36,7 @@ func main() {
 	flag.StringVar(&o.kernel, "kernel", "", "the one kernel to test, as in the table")
 	flag.StringVar(&o.arch, "arch", "", "the one architecture to test, amd64 or arm64")
 	flag.StringVar(&o.cache, "cache", defaultCache(), "folder for packages, indices and consoles")
-	flag.StringVar(&o.mirror, "mirror", "http://deb.debian.org/debian", "Debian mirror; its security archive is found beside it")
+	flag.StringVar(&o.mirror, "mirror", "", "Debian mirror, that of apt's sources if empty; its security archive is found beside it")
 	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "machines at a time")
 	flag.DurationVar(&o.limit, "limit", 12*time.Minute, "time for one machine")
 	flag.StringVar(&o.run, "run", "", "tests to run, as for go test")
