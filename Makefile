@@ -18,7 +18,7 @@ LDFLAGS := -s -w -X $(COMMON).Version=$(VERSION) -X $(COMMON).Revision=$(REVISIO
 
 # Sources written by hand: not the generated kernel types.
 C_FILES     = $(shell git ls-files --cached --others --exclude-standard -- '*.bpf.c' '*.h' ':!internal/bpf/vmlinux/*')
-SHELL_FILES = .ci/run .ci/fuzz tools/testkernels/init.sh $(wildcard deploy/packages/*.sh)
+SHELL_FILES = .ci/run .ci/fuzz .ci/generate tools/testkernels/init.sh $(wildcard deploy/packages/*.sh)
 
 .PHONY: help
 help: ## this list
@@ -54,7 +54,7 @@ test-kernels: ## test on Debian kernels in qemu (KERNEL=6.1 ARCH=arm64 for one; 
 
 .PHONY: generate
 generate: ## rebuild the eBPF objects (needs clang-19, llvm-19, libbpf-dev)
-	$(GO) generate ./...
+	.ci/generate
 
 .PHONY: docs
 docs: ## rewrite docs/metrics.md and docs/flags.md from the code
