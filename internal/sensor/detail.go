@@ -3,6 +3,7 @@
 package sensor
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -125,8 +126,9 @@ func (m *Manager) logEvent(e *event.Event) {
 func (m *Manager) adaptRate(ctx context.Context) {
 	sampler := sample.New(sample.Settings{
 		Rate: m.SampleRate(), Fixed: m.options.SampleRateFixed, Target: m.options.MaxEventsPerSecond,
+		Interval: m.options.sampleInterval,
 	})
-	tick := time.NewTicker(adaptInterval)
+	tick := time.NewTicker(min(adaptInterval, cmp.Or(m.options.sampleInterval, adaptInterval)))
 	defer tick.Stop()
 	for now := time.Now(); ; {
 		if rate := sampler.Tick(now, m.keptEvents()); rate != m.SampleRate() {

@@ -62,6 +62,8 @@ type Options struct {
 	Logger  *slog.Logger
 	// Constants are added to those of every program, for tests.
 	Constants map[string]any
+	// sampleInterval is the sampler's, for tests; 0: its own.
+	sampleInterval time.Duration
 }
 
 // Manager owns loading, attaching and detaching. Collect and Describe are safe

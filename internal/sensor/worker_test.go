@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,24 @@ func TestMain(m *testing.M) {
 				}
 			}
 			return "", err
+		},
+		// calls a second, for so many milliseconds; how many were made
+		"paced": func(args ...string) (string, error) {
+			rate, err := strconv.ParseFloat(args[0], 64)
+			if err != nil {
+				return "", err
+			}
+			span, err := strconv.Atoi(args[1])
+			n := 0
+			for begin := time.Now(); time.Since(begin) < time.Duration(span)*time.Millisecond; {
+				for ; float64(n) < rate*time.Since(begin).Seconds(); n++ {
+					if _, _, e := unix.RawSyscall(unix.SYS_SETGID, uintptr(os.Getgid()), 0, 0); e != 0 {
+						return "", e
+					}
+				}
+				time.Sleep(time.Millisecond)
+			}
+			return strconv.Itoa(n), err
 		},
 		"nobody": func(...string) (string, error) {
 			if err := syscall.Setgid(65534); err != nil {

@@ -28,6 +28,11 @@ var outputs = []string{OutputStdout, OutputFile, OutputAPI}
 // DefaultQueue is how many bytes wait for one reader, at most.
 const DefaultQueue = 512 << 10
 
+// linger is how long the first line that waits lets others gather: a write for
+// each line would cost more than all the rest. A quarter of the queue is taken
+// at once.
+const linger = 20 * time.Millisecond
+
 // Hub hands events to subscribers. All methods are safe for concurrent use.
 type Hub struct {
 	// subscribers is replaced, never changed, so that Publish reads it freely.
@@ -122,6 +127,7 @@ type Subscriber struct {
 	lost, lostEvents uint64
 
 	batch []byte // what Next returned last
+	timer *time.Timer
 }
 
 // offer appends a line to the queue. Once one is lost all are, until the
@@ -136,10 +142,11 @@ func (s *Subscriber) offer(line []byte, weight uint64) {
 		s.notify() // a line may be too long for an empty queue
 		return
 	}
-	empty := len(s.queue) == 0
+	before, enough := len(s.queue), s.limit/4
 	s.queue = append(s.queue, line...)
+	after := len(s.queue)
 	s.mu.Unlock()
-	if empty {
+	if before == 0 || (before < enough && after >= enough) {
 		s.notify()
 	}
 }
@@ -155,24 +162,55 @@ func (s *Subscriber) notify() {
 // record of the kind lost is the last one if some were lost after them. The
 // slice is valid until the next call. It fails when ctx ends.
 func (s *Subscriber) Next(ctx context.Context) ([]byte, error) {
-	for {
+	for lingered := false; ; {
 		s.mu.Lock()
-		if len(s.queue) > 0 || s.lost > 0 {
-			s.batch, s.queue = s.queue, s.batch[:0]
-			if s.lost > 0 {
-				s.batch = appendLost(s.batch, time.Now(), s.lost, s.lostEvents)
-				s.lost, s.lostEvents = 0, 0
-			}
+		waits := len(s.queue) > 0 || s.lost > 0
+		if waits && (lingered || s.lost > 0 || len(s.queue) >= s.limit/4) {
+			batch := s.take()
 			s.mu.Unlock()
-			return s.batch, nil
+			return batch, nil
 		}
 		s.mu.Unlock()
+		if waits {
+			s.linger(ctx)
+			lingered = true
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-s.wake:
 		}
 	}
+}
+
+// linger waits until more is there, or it is time.
+func (s *Subscriber) linger(ctx context.Context) {
+	select { // what was waiting is known
+	case <-s.wake:
+	default:
+	}
+	if s.timer == nil {
+		s.timer = time.NewTimer(linger)
+	} else {
+		s.timer.Reset(linger)
+	}
+	defer s.timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-s.wake:
+	case <-s.timer.C:
+	}
+}
+
+// take returns what waits, as Next does.
+func (s *Subscriber) take() []byte {
+	s.batch, s.queue = s.queue, s.batch[:0]
+	if s.lost > 0 {
+		s.batch = appendLost(s.batch, time.Now(), s.lost, s.lostEvents)
+		s.lost, s.lostEvents = 0, 0
+	}
+	return s.batch
 }
 
 // Close removes the reader from its hub. What still waits is not counted as

@@ -3,11 +3,9 @@
 package identity
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -22,73 +20,20 @@ import (
 
 // daemon is a containerd of the test's own.
 type daemon struct {
+	*testkit.Containerd
 	t *testing.T
 	// rootfs is the host's root as the Resolver sees it.
-	rootfs, socket, bundle string
+	rootfs, bundle string
 }
 
-// startContainerd starts containerd with all its folders below a temporary
-// one, and a root file system of busybox for its containers.
 func startContainerd(t *testing.T) *daemon {
 	t.Helper()
 	testkit.RequireBPF(t)
 	if host().CgroupRoot == "" {
 		t.Skip("needs the root of a cgroup v2 hierarchy")
 	}
-	for _, program := range []string{"containerd", "ctr", "runc", "busybox"} {
-		if _, err := exec.LookPath(program); err != nil {
-			testkit.Missing(t, "needs %s (Debian: containerd, runc, busybox-static)", program)
-		}
-	}
-	// Short: the path of a socket has at most 107 bytes.
-	dir, err := os.MkdirTemp("", "containerd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	d := &daemon{t: t, rootfs: dir + "/rootfs", socket: dir + "/sock", bundle: dir + "/bundle"}
-	config := dir + "/config.toml"
-	d.write(config, "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n")
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	program, err := os.ReadFile(busybox)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.write(d.bundle+"/bin/busybox", string(program))
-	for _, applet := range []string{"sh", "sleep", "true"} {
-		if err := os.Symlink("busybox", d.bundle+"/bin/"+applet); err != nil {
-			t.Fatal(err)
-		}
-	}
-	command := exec.Command("containerd", "--config", config, "--root", dir+"/root",
-		"--state", d.rootfs+"/run/containerd", "--address", d.socket)
-	var said bytes.Buffer
-	command.Stdout, command.Stderr = &said, &said
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = command.Process.Signal(unix.SIGTERM)
-		_ = command.Wait()
-		if t.Failed() {
-			t.Logf("containerd:\n%s", said.String())
-		}
-	})
-	eventually(t, "containerd to answer", func() bool { return d.try("version") == nil })
-	return d
-}
-
-func (d *daemon) write(path, content string) {
-	d.t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		d.t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
-		d.t.Fatal(err)
-	}
+	c := testkit.StartContainerd(t)
+	return &daemon{Containerd: c, t: t, rootfs: c.Rootfs, bundle: c.Bundle}
 }
 
 // eventually waits for something that takes a moment.
@@ -101,32 +46,16 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func (d *daemon) try(args ...string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "ctr", append([]string{"-a", d.socket}, args...)...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("ctr %s: %w: %s", args, err, out)
-	}
-	return nil
-}
-
 // run starts a container that sleeps; it ends with the test.
 func (d *daemon) run(namespace, name string, options ...string) {
 	d.t.Helper()
 	in := []string{"-n", namespace}
 	run := append(append(in, "run", "-d", "--snapshotter", "native", "--rootfs"), options...)
 	// Also what a run that failed half-way has left.
-	d.t.Cleanup(func() { d.remove(namespace, name) })
-	if err := d.try(append(run, d.bundle, name, "/bin/sleep", "600")...); err != nil {
+	d.t.Cleanup(func() { d.Remove(namespace, name) })
+	if err := d.Try(append(run, d.bundle, name, "/bin/sleep", "600")...); err != nil {
 		d.t.Fatal(err)
 	}
-}
-
-func (d *daemon) remove(namespace, name string) {
-	in := []string{"-n", namespace}
-	_ = d.try(append(in, "task", "rm", "-f", name)...)
-	_ = d.try(append(in, "container", "rm", name)...)
 }
 
 // process is the first process of a container.
@@ -206,7 +135,7 @@ func TestContainerd(t *testing.T) {
 		if known := filled.byID[cgroup].identity; known == nil || *known != c.want {
 			t.Errorf("%s: %+v after Fill", c.name, known)
 		}
-		d.remove(c.namespace, c.name)
+		d.Remove(c.namespace, c.name)
 		eventually(t, "the cgroup to go", func() bool { return !r.tree.is(t.Context(), path, cgroup) })
 		r.sweep(t.Context())
 		if _, ok := r.byID[cgroup]; ok {
@@ -250,7 +179,7 @@ func TestContainerdThatEndsAtOnce(t *testing.T) {
 	eventually(t, "the root to be watched", func() bool { return r.Stats().Entries > 0 })
 	for range 3 {
 		before := r.labelled(name)
-		if err := d.try("run", "--rm", "--snapshotter", "native", "--rootfs", d.bundle, name, "/bin/true"); err != nil {
+		if err := d.Try("run", "--rm", "--snapshotter", "native", "--rootfs", d.bundle, name, "/bin/true"); err != nil {
 			t.Error(err)
 		}
 		eventually(t, "the container to be known", func() bool { return r.labelled(name) == before+1 })

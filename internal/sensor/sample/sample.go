@@ -5,7 +5,10 @@
 // time, and writes the rate back. Counters are never sampled.
 package sample
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // The limits of a rate, and how often it is looked at.
 const (
@@ -22,6 +25,8 @@ type Settings struct {
 	Fixed bool
 	// Target is the volume to aim at, in events kept per second.
 	Target int
+	// Interval is how often the volume is looked at; 0: the constant.
+	Interval time.Duration
 }
 
 // Sampler adapts a rate. Use it from one goroutine.
@@ -36,7 +41,7 @@ type Sampler struct {
 // New returns a sampler with the starting rate. A rate outside of the limits
 // is moved to the nearest; a target below 1 is 1.
 func New(s Settings) *Sampler {
-	s.Target = max(s.Target, 1)
+	s.Target, s.Interval = max(s.Target, 1), cmp.Or(s.Interval, Interval)
 	return &Sampler{settings: s, rate: min(max(s.Rate, MinRate), MaxRate)}
 }
 
@@ -53,10 +58,10 @@ func (s *Sampler) Rate() uint32 { return s.rate }
 // went back, a new interval starts and the rate stays.
 func (s *Sampler) Tick(now time.Time, kept uint64) uint32 {
 	elapsed := now.Sub(s.since)
-	if s.started && elapsed >= 0 && elapsed < Interval && kept >= s.kept {
+	if s.started && elapsed >= 0 && elapsed < s.settings.Interval && kept >= s.kept {
 		return s.rate
 	}
-	if s.started && elapsed >= Interval && kept >= s.kept {
+	if s.started && elapsed >= s.settings.Interval && kept >= s.kept {
 		s.step(float64(kept-s.kept) / elapsed.Seconds())
 	}
 	s.since, s.kept, s.started = now, kept, true

@@ -267,12 +267,12 @@ func TestArguments(t *testing.T) {
 // A suspicious exec comes through while nobody reads and the frequent ring is
 // full; and a flood of them ends at the budget. Nothing goes uncounted.
 func TestSeriousRing(t *testing.T) {
-	p, cgroup := startWithEvents(t, map[string]any{"budget_per_window": uint32(20)})
+	p, cgroup := startWithEvents(t, map[string]any{"budget_per_window": uint32(100)})
 	w := startIn(t, cgroup, userPlace)
 	usual := put(t, folder(t, userPlace), "usual", exiting())
 	suspicious := put(t, folder(t, tempPlace), "suspicious", exiting())
 	lost := func(reason int) int64 { return testkit.Sum(t, p, "events_lost_total")[reason] }
-	for range 20 {
+	for range 60 {
 		w.Do("exec", "500", usual)
 		if lost(int(abi.LossRingFull)) > 0 {
 			break
