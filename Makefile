@@ -10,7 +10,7 @@ GO           ?= go
 CLANG_FORMAT ?= clang-format-19
 PORT         ?= 9102
 FUZZTIME     ?= 60s
-BENCH        ?= Cost|Scrape|AtRest
+BENCH        ?= Cost|Scrape|AtRest|Events
 
 BINARY  := build/security-exporter
 COMMON  := github.com/prometheus/common/version
@@ -18,7 +18,7 @@ LDFLAGS := -s -w -X $(COMMON).Version=$(VERSION) -X $(COMMON).Revision=$(REVISIO
 
 # Sources written by hand: not the generated kernel types.
 C_FILES     = $(shell git ls-files --cached --others --exclude-standard -- '*.bpf.c' '*.h' ':!internal/bpf/vmlinux/*')
-SHELL_FILES = .ci/run tools/testkernels/init.sh
+SHELL_FILES = .ci/run .ci/fuzz tools/testkernels/init.sh $(wildcard deploy/packages/*.sh)
 
 .PHONY: help
 help: ## this list
@@ -43,6 +43,7 @@ run: build ## build and start on :9102 with eBPF, as root (PORT=N for another po
 .PHONY: test
 test: ## run all tests; as root, those of the kernel side too
 	$(GO) test -count=1 -p 1 ./...
+	cd deploy && $(GO) test -count=1 ./...
 
 # Debian kernels in qemu without KVM: every test of the runtime half with every
 # kind of hooks that each offers. The packages are kept in ~/.cache.
@@ -59,6 +60,10 @@ generate: ## rebuild the eBPF objects (needs clang-19, llvm-19, libbpf-dev)
 docs: ## rewrite docs/metrics.md and docs/flags.md from the code
 	$(GO) test -count=1 ./docs -update
 
+.PHONY: dashboards
+dashboards: ## rewrite deploy/grafana/*.json from the code
+	cd deploy && $(GO) test -count=1 ./grafana -update
+
 .PHONY: fmt
 fmt: ## format Go and C (needs clang-format-19)
 	gofmt -w $$(git ls-files --cached --others --exclude-standard -- '*.go')
@@ -69,7 +74,9 @@ lint: ## check style (needs golangci-lint, clang-format-19, shellcheck)
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard -- '*.go')); \
 	  if [ -n "$$unformatted" ]; then echo "gofmt: run make fmt for:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	cd deploy && $(GO) vet ./...
 	golangci-lint run
+	cd deploy && golangci-lint run
 	$(if $(C_FILES),$(CLANG_FORMAT) --dry-run -Werror $(C_FILES))
 	shellcheck $(SHELL_FILES)
 
@@ -77,6 +84,8 @@ lint: ## check style (needs golangci-lint, clang-format-19, shellcheck)
 .PHONY: bench
 bench: ## measure what it costs the host, as root (amd64; BENCH=Probes for each probe alone)
 	$(GO) test -count=1 -timeout=30m -run '^$$' -bench '$(BENCH)' -benchmem ./test/bench
+	$(GO) test -count=1 -run '^$$' -bench Path -cpu 1 ./internal/sensor
+	$(GO) test -count=1 -run '^$$' -bench Flood ./internal/sensor
 
 .PHONY: bench-posture
 bench-posture: ## measure posture against prometheus-node-exporter, as root
@@ -86,11 +95,27 @@ bench-posture: ## measure posture against prometheus-node-exporter, as root
 
 .PHONY: fuzz
 fuzz: ## run every fuzz test for FUZZTIME (60s)
-	@set -e; for file in $$(git ls-files -- '*_test.go' | xargs grep -lE '^func Fuzz'); do \
-	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' "$$file"); do \
-	    $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
+	.ci/fuzz $(FUZZTIME)
+
+# A package's version begins with a number; a build between releases is 0.0.0.
+DIST           ?= build/dist
+ARCHES         ?= amd64 arm64
+PACKAGE_VERSION = $(or $(shell echo '$(VERSION)' | sed -nE 's/^v?([0-9]+[.][0-9]+[.][0-9]+.*)$$/\1/p'),0.0.0-dev)
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+.PHONY: dist
+dist: ## build deb, rpm and apk for amd64 and arm64, with checksums and SBOM, into build/dist
+	rm -rf $(DIST) && mkdir -p $(DIST)
+	$(GO) run ./tools/manual $(DIST)/manual && gzip -9n $(DIST)/manual/security-exporter.1
+	set -e; for arch in $(ARCHES); do \
+	  CGO_ENABLED=0 GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(DIST)/$$arch/security-exporter ./cmd/security-exporter; \
+	  $(GO) run ./tools/sbom $(DIST)/$$arch/security-exporter $(PACKAGE_VERSION) >$(DIST)/security-exporter_$(PACKAGE_VERSION)_$$arch.spdx.json; \
+	  for format in deb rpm apk; do \
+	    ARCH=$$arch PACKAGE_VERSION=$(PACKAGE_VERSION) DIST=$(DIST) \
+	      $(GO) tool -modfile=deploy/go.mod nfpm package --config deploy/packages/nfpm.yaml --packager $$format --target $(DIST)/; \
 	  done; \
 	done
+	cd $(DIST) && sha256sum -- *.deb *.rpm *.apk *.json >SHA256SUMS
 
 .PHONY: clean
 clean: ## remove what make build made

@@ -9,10 +9,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 
 	"security-exporter/internal/buildinfo"
 	"security-exporter/internal/config"
+	"security-exporter/internal/harden"
 	"security-exporter/internal/metric"
 	"security-exporter/internal/metric/metrictest"
 	"security-exporter/internal/posture"
@@ -30,7 +32,7 @@ func sections() []metric.Section {
 			Title: "The exporter",
 			Text: "`promhttp_metric_handler_errors_total` counts scrapes that could not be complete; the reason is in the log.\n" +
 				"`--collector.go-metrics` adds the `go_*` and `process_*` metrics of the Prometheus client library.",
-			Metrics: buildinfo.Metrics(),
+			Metrics: slices.Concat(buildinfo.Metrics(), harden.Metrics()),
 		},
 		{
 			Title: "Runtime",

@@ -31,6 +31,7 @@ import (
 	"security-exporter/internal/buildinfo"
 	"security-exporter/internal/client"
 	"security-exporter/internal/config"
+	"security-exporter/internal/harden"
 	"security-exporter/internal/hostfs"
 	"security-exporter/internal/httpd"
 	"security-exporter/internal/posture"
@@ -78,6 +79,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && client.IsCommand(args[0]) {
 		return client.Run(ctx, args, client.IO{In: os.Stdin, Out: stdout, Err: stderr})
 	}
+	checkOnly := len(args) > 0 && args[0] == "check-config"
+	if checkOnly {
+		args = args[1:]
+	}
 	cfg, err := config.Parse(args, registry.Known(), stdout)
 	if errors.Is(err, config.ErrPrinted) {
 		return 0
@@ -85,6 +90,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
 		return 2
+	}
+	if checkOnly {
+		fmt.Fprintln(stdout, "the flags and the configuration file are good")
+		return 0
 	}
 	logger := cfg.Logger(stderr)
 	ignoreHangups(ctx, logger)
@@ -134,7 +143,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		for _, p := range parts {
 			p.Start(partsCtx)
 		}
+		if cfg.Harden {
+			giveUpPrivileges(partsCtx, cfg, logger)
+		}
 		started.Store(true)
+		tellSystemd(partsCtx, logger)
 	})
 	var ended atomic.Int64 // when ctx did, in nanoseconds
 	context.AfterFunc(ctx, func() {
@@ -195,6 +208,7 @@ func newSensor(cfg *config.Config, hub *stream.Hub, logger *slog.Logger) *sensor
 func newRegistry(cfg *config.Config, parts []part) *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(buildinfo.NewCollector())
+	reg.MustRegister(harden.NewCollector())
 	for _, p := range parts {
 		reg.MustRegister(p)
 	}

@@ -37,6 +37,8 @@ func TestRunExitCodes(t *testing.T) {
 		{[]string{"status", "--nope"}, 2, "", "security-exporter status: unknown flag --nope, see --help\n"},
 		{[]string{"status", "--api.address=/nope"}, 1, "", "security-exporter status: /nope does not exist; start security-exporter, or give --api.address if it has another --api.listen-address\n"},
 		{[]string{"top", "--help"}, 0, "usage: security-exporter top", ""},
+		{[]string{"check-config", "--ebpf.enabled", "--config.file=../../docs/config.example.yml"}, 0, "the flags and the configuration file are good\n", ""},
+		{[]string{"check-config", "--config.file=/nope"}, 2, "", "security-exporter: --config.file: open /nope: no such file or directory\n"},
 		{[]string{"nope"}, 2, "", "security-exporter: unexpected argument \"nope\": only flags are allowed, see --help\n"},
 		{[]string{"--api.listen-address=", "--web.listen-address=" + taken.Addr().String()}, 2, "", "security-exporter: cannot serve: listen tcp " + taken.Addr().String() + ": bind: address already in use\n"},
 	} {
@@ -52,7 +54,7 @@ func TestRunStopsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if code := run(ctx, []string{"--web.listen-address=127.0.0.1:0", "--api.listen-address="}, io.Discard, io.Discard); code != 0 {
+	if code := run(ctx, []string{"--web.listen-address=127.0.0.1:0", "--api.listen-address=", "--no-harden"}, io.Discard, io.Discard); code != 0 {
 		t.Errorf("exit %d", code)
 	}
 }

@@ -86,6 +86,8 @@ type Config struct {
 
 	// GoMetrics adds the go_* and process_* metrics of the exporter itself.
 	GoMetrics bool
+	// Harden gives up privileges once everything has started.
+	Harden bool
 	// Collectors says for each name of Known.Collectors whether it runs.
 	Collectors map[string]bool
 

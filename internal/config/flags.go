@@ -33,6 +33,7 @@ type flags struct {
 	sysfs         *string
 	rootfs        *string
 	goMetrics     *bool
+	harden        *bool
 	collectors    map[string]*bool
 	configFile    *string
 
@@ -48,7 +49,8 @@ type flags struct {
 
 func newFlags(known Known, stdout io.Writer) *flags {
 	app := kingpin.New("security-exporter", "Exports the security of a Linux host as Prometheus metrics.\n\n"+
-		"On a host where it runs, `security-exporter status`, `security-exporter top` and `security-exporter events` show what it sees; each has --help.")
+		"On a host where it runs, `security-exporter status`, `security-exporter top` and `security-exporter events` show what it sees; each has --help. "+
+		"`security-exporter check-config` with the flags of the service checks them and the configuration file, and starts nothing.")
 	f := &flags{app: app}
 	app.UsageWriter(stdout).ErrorWriter(stdout).Terminate(func(int) { f.printed = true })
 	app.Version(known.Version)
@@ -58,6 +60,7 @@ func newFlags(known Known, stdout io.Writer) *flags {
 	f.telemetryPath = app.Flag("web.telemetry-path", "URL path of the metrics page.").Default(DefaultTelemetryPath).String()
 	f.logLevel = app.Flag("log.level", "Least severe messages to log: debug, info, warn or error.").Default("info").String()
 	f.logFormat = app.Flag("log.format", "Format of log messages: logfmt or json.").Default("logfmt").String()
+	f.harden = app.Flag("harden", "Once started, give up the capabilities that are not needed, and have the kernel refuse to execute programs.").Default("true").Bool()
 	f.configFile = app.Flag("config.file", "YAML file with watched files, waived checks and expected kernel parameters (see docs/config.example.yml).").Default("").String()
 
 	f.ebpfEnabled = app.Flag("ebpf.enabled", "Count security events in the kernel with eBPF.").Default("false").Bool()
@@ -131,6 +134,26 @@ func WriteFlags(w io.Writer, known Known) error {
 		}
 		help := strings.NewReplacer("\n", " ", "|", `\|`).Replace(m.Help)
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, def, help)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// WriteFish writes completions of the flags for the fish shell; kingpin makes
+// those of bash and zsh.
+func WriteFish(w io.Writer, known Known) error {
+	f := newFlags(known, io.Discard)
+	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\n", " ")
+	var b strings.Builder
+	for _, m := range f.app.Model().Flags {
+		if m.Hidden {
+			continue
+		}
+		value := " -r"
+		if m.IsBoolFlag() {
+			value = ""
+		}
+		fmt.Fprintf(&b, "complete -c %s -l '%s'%s -d '%s'\n", f.app.Name, quote.Replace(m.Name), value, quote.Replace(m.Help))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -111,6 +111,8 @@ func TestParseSpellings(t *testing.T) {
 		{[]string{"--ebpf.detailed"}, func(c *Config) any { return c.EBPF.Detailed }, true},
 		{[]string{"--path.procfs=/proc//self/"}, func(c *Config) any { return c.ProcFS }, "/proc/self"},
 		{[]string{"--path.rootfs", "/tmp/"}, func(c *Config) any { return c.RootFS }, "/tmp"},
+		{[]string{"--no-harden"}, func(c *Config) any { return c.Harden }, false},
+		{nil, func(c *Config) any { return c.Harden }, true},
 		{[]string{"--collector.go-metrics"}, func(c *Config) any { return c.GoMetrics }, true},
 		{[]string{"--no-collector.ports"}, func(c *Config) any { return c.Collectors["ports"] }, false},
 		{[]string{"--collector.ports=false"}, func(c *Config) any { return c.Collectors["ports"] }, false},

@@ -15,7 +15,7 @@ import (
 func Known() config.Known {
 	k := config.Known{
 		Probes: sensor.Names(), PortStates: posture.PortStates(), Checks: posture.CheckIDs(),
-		Version: buildinfo.Text(),
+		Version: buildinfo.Text() + "\neBPF objects sha256:" + sensor.ObjectHash(),
 	}
 	for _, c := range posture.List() {
 		k.Collectors = append(k.Collectors, c.Name)

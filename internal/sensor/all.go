@@ -3,6 +3,9 @@
 package sensor
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+
 	"security-exporter/internal/config"
 	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/sensor/probes/file"
@@ -23,4 +26,14 @@ func all(rules []config.FileRule) []*probe.Spec {
 		file.New(rules),
 		kernel.New(),
 	}
+}
+
+// ObjectHash is the SHA-256 of the eBPF objects in the program, one after the
+// other, in hexadecimal. It differs between architectures.
+func ObjectHash() string {
+	h := sha256.New()
+	for _, spec := range all(nil) {
+		h.Write(spec.Object)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }

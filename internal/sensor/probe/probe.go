@@ -34,6 +34,8 @@ type Spec struct {
 	Metrics []*metric.Metric
 	// Load parses the embedded object.
 	Load func() (*ebpf.CollectionSpec, error)
+	// Object is the embedded object, as it was compiled.
+	Object []byte
 	// Parts are attached in order.
 	Parts []Part
 	// Started runs once the parts are attached: it fills tables with what is

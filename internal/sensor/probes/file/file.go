@@ -22,8 +22,9 @@ import (
 func New(rules []config.FileRule) *probe.Spec {
 	var watcher *Watcher
 	return &probe.Spec{
-		Index: int(abi.ProbeFile),
-		Load:  loadBpf,
+		Index:  int(abi.ProbeFile),
+		Load:   loadBpf,
+		Object: _BpfBytes,
 		Metrics: []*metric.Metric{
 			metric.New(metric.Counter, "security_ebpf_file_access_total",
 				"Successful opens of watched files, and writes to them by replacing, renaming, removing, truncating or changing mode or owner.",

@@ -20,8 +20,9 @@ import (
 func New() *probe.Spec {
 	action := metric.Closed("action", abi.ModuleActions...)
 	return &probe.Spec{
-		Index: int(abi.ProbeKernel),
-		Load:  loadBpf,
+		Index:  int(abi.ProbeKernel),
+		Load:   loadBpf,
+		Object: _BpfBytes,
 		Metrics: []*metric.Metric{
 			metric.New(metric.Counter, "security_ebpf_kernel_module_total",
 				"Kernel modules loaded from memory, loaded from a file, and unloaded.", action),

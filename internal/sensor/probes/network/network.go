@@ -28,8 +28,9 @@ func New() *probe.Spec {
 		direction, protocol)
 	flows := &sweeper{}
 	return &probe.Spec{
-		Index: int(abi.ProbeNetwork),
-		Load:  loadBpf,
+		Index:  int(abi.ProbeNetwork),
+		Load:   loadBpf,
+		Object: _BpfBytes,
 		Metrics: []*metric.Metric{
 			metric.New(metric.Counter, "security_ebpf_connect_total",
 				"Connections: TCP when established, UDP when the first datagram passes between a socket and a peer.",

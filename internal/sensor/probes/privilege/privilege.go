@@ -25,8 +25,9 @@ import (
 // away what this one compares with.
 func New() *probe.Spec {
 	return &probe.Spec{
-		Index: int(abi.ProbePrivilege),
-		Load:  loadBpf,
+		Index:  int(abi.ProbePrivilege),
+		Load:   loadBpf,
+		Object: _BpfBytes,
 		Metrics: []*metric.Metric{
 			metric.New(metric.Counter, "security_ebpf_privilege_escalation_total",
 				"Calls and program executions that change user ids, group ids or capabilities, by kind and result.",

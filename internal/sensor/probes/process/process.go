@@ -18,8 +18,9 @@ import (
 func New() *probe.Spec {
 	class := metric.Closed("type", abi.Classes...)
 	return &probe.Spec{
-		Index: int(abi.ProbeProcess),
-		Load:  loadBpf,
+		Index:  int(abi.ProbeProcess),
+		Load:   loadBpf,
+		Object: _BpfBytes,
 		Metrics: []*metric.Metric{
 			metric.New(metric.Counter, "security_ebpf_process_exec_total",
 				"Successful executions of a program, by class of the process.", class),
