@@ -13,7 +13,8 @@
 #include <bpf/bpf_helpers.h>
 
 const volatile __u64 only_cgroup = 0;
-const volatile __u64 only_netns = 0; /* its inode number, as /proc/PID/ns/net has it */
+const volatile __u64 only_netns = 0;	    /* its inode number, as /proc/PID/ns/net has it */
+const volatile __u64 only_netns_cookie = 0; /* the same, for programs that cannot read it: SO_NETNS_COOKIE */
 
 static __always_inline bool in_scope(void)
 {

@@ -70,6 +70,7 @@ const (
 	bpfVarFilter                       = "filter"
 	bpfVarOnlyCgroup                   = "only_cgroup"
 	bpfVarOnlyNetns                    = "only_netns"
+	bpfVarOnlyNetnsCookie              = "only_netns_cookie"
 	bpfVarRings                        = "rings"
 	bpfVarSampleRate                   = "sample_rate"
 	bpfVarStream                       = "stream"
@@ -183,6 +184,7 @@ type bpfVariableSpecs struct {
 	Filter          *ebpf.VariableSpec `ebpf:"filter"`
 	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
 	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
+	OnlyNetnsCookie *ebpf.VariableSpec `ebpf:"only_netns_cookie"`
 	Rings           *ebpf.VariableSpec `ebpf:"rings"`
 	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
 	Stream          *ebpf.VariableSpec `ebpf:"stream"`
@@ -262,6 +264,7 @@ type bpfVariables struct {
 	Filter          *ebpf.Variable `ebpf:"filter"`
 	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
 	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
+	OnlyNetnsCookie *ebpf.Variable `ebpf:"only_netns_cookie"`
 	Rings           *ebpf.Variable `ebpf:"rings"`
 	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
 	Stream          *ebpf.Variable `ebpf:"stream"`

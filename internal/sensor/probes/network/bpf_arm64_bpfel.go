@@ -71,6 +71,7 @@ const (
 	bpfVarGuardedProgram             = "guarded_program"
 	bpfVarOnlyCgroup                 = "only_cgroup"
 	bpfVarOnlyNetns                  = "only_netns"
+	bpfVarOnlyNetnsCookie            = "only_netns_cookie"
 	bpfVarRings                      = "rings"
 	bpfVarSampleRate                 = "sample_rate"
 	bpfVarStream                     = "stream"
@@ -185,6 +186,7 @@ type bpfVariableSpecs struct {
 	GuardedProgram  *ebpf.VariableSpec `ebpf:"guarded_program"`
 	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
 	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
+	OnlyNetnsCookie *ebpf.VariableSpec `ebpf:"only_netns_cookie"`
 	Rings           *ebpf.VariableSpec `ebpf:"rings"`
 	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
 	Stream          *ebpf.VariableSpec `ebpf:"stream"`
@@ -270,6 +272,7 @@ type bpfVariables struct {
 	GuardedProgram  *ebpf.Variable `ebpf:"guarded_program"`
 	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
 	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
+	OnlyNetnsCookie *ebpf.Variable `ebpf:"only_netns_cookie"`
 	Rings           *ebpf.Variable `ebpf:"rings"`
 	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
 	Stream          *ebpf.Variable `ebpf:"stream"`

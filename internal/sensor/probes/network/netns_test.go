@@ -25,9 +25,10 @@ const rounds = testkit.Rounds
 
 // space is a network namespace of the test's own and a thread inside it.
 type space struct {
-	inode uint64
-	tid   int
-	work  chan func()
+	inode  uint64
+	cookie uint64
+	tid    int
+	work   chan func()
 }
 
 // newSpace makes a namespace with lo up. It ends with the test.
@@ -56,6 +57,13 @@ func newSpace(t testing.TB) *space {
 		var st unix.Stat_t
 		err := unix.Stat(fmt.Sprintf("/proc/self/task/%d/ns/net", s.tid), &st)
 		s.inode = st.Ino
+		fd, socketErr := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if socketErr != nil {
+			return socketErr
+		}
+		defer unix.Close(fd)
+		// before 5.14 it cannot be asked for: what is restricted by it sees all
+		s.cookie, _ = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 		return err
 	})
 	return s
@@ -196,7 +204,7 @@ func (s *space) join(t testing.TB, other *space) {
 
 // only restricts a probe to the namespace.
 func (s *space) only() probe.Settings {
-	return probe.Settings{Constants: map[string]any{"only_netns": s.inode}, MaxEntries: map[string]uint32{}}
+	return probe.Settings{Constants: map[string]any{"only_netns": s.inode, "only_netns_cookie": s.cookie}, MaxEntries: map[string]uint32{}}
 }
 
 func start(t testing.TB, settings probe.Settings) *probe.Probe {

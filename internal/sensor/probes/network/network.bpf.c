@@ -312,7 +312,7 @@ static __always_inline bool begin_flow(struct bpf_sock_addr *ctx, struct flow_ke
 {
 	if (ctx->protocol != IPPROTO_UDP)
 		return false;
-	if (only_netns && bpf_get_netns_cookie(ctx) != only_netns)
+	if (only_netns_cookie && bpf_get_netns_cookie(ctx) != only_netns_cookie)
 		return false;
 	flow->socket = bpf_get_socket_cookie(ctx);
 	flow->remote.port = ctx->user_port;

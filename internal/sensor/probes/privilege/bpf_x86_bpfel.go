@@ -82,6 +82,7 @@ const (
 	bpfVarDetailed                    = "detailed"
 	bpfVarOnlyCgroup                  = "only_cgroup"
 	bpfVarOnlyNetns                   = "only_netns"
+	bpfVarOnlyNetnsCookie             = "only_netns_cookie"
 	bpfVarRings                       = "rings"
 	bpfVarSampleRate                  = "sample_rate"
 	bpfVarSetIdSeenInKernel           = "set_id_seen_in_kernel"
@@ -208,6 +209,7 @@ type bpfVariableSpecs struct {
 	Detailed          *ebpf.VariableSpec `ebpf:"detailed"`
 	OnlyCgroup        *ebpf.VariableSpec `ebpf:"only_cgroup"`
 	OnlyNetns         *ebpf.VariableSpec `ebpf:"only_netns"`
+	OnlyNetnsCookie   *ebpf.VariableSpec `ebpf:"only_netns_cookie"`
 	Rings             *ebpf.VariableSpec `ebpf:"rings"`
 	SampleRate        *ebpf.VariableSpec `ebpf:"sample_rate"`
 	SetIdSeenInKernel *ebpf.VariableSpec `ebpf:"set_id_seen_in_kernel"`
@@ -275,6 +277,7 @@ type bpfVariables struct {
 	Detailed          *ebpf.Variable `ebpf:"detailed"`
 	OnlyCgroup        *ebpf.Variable `ebpf:"only_cgroup"`
 	OnlyNetns         *ebpf.Variable `ebpf:"only_netns"`
+	OnlyNetnsCookie   *ebpf.Variable `ebpf:"only_netns_cookie"`
 	Rings             *ebpf.Variable `ebpf:"rings"`
 	SampleRate        *ebpf.Variable `ebpf:"sample_rate"`
 	SetIdSeenInKernel *ebpf.Variable `ebpf:"set_id_seen_in_kernel"`

@@ -202,6 +202,9 @@ func TestScriptBehindClosedFiles(t *testing.T) {
 		{"script in /tmp, hidden behind many files", tempPlace, "900", "suspicious"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if c.files != "0" && c.class == "suspicious" && !p.Runs("on_sched_prepare_exec") {
+				t.Skip("needs Linux 6.10: before, a script behind more than 7 files that the exec closes is not seen")
+			}
 			path := script(t, folder(t, c.place), "script", worker)
 			watch := testkit.NewWatch(t, p, execs, exits)
 			for range 50 {
