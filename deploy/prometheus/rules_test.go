@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v3"
@@ -119,7 +120,7 @@ func problems(e parser.Expr, words map[string]map[string][]string) []string {
 			known = append(known, name)
 		}
 		for _, m := range s.LabelMatchers {
-			if m.Name != labels.MetricName && !slices.Contains(targetLabels, m.Name) {
+			if m.Name != model.MetricNameLabel && !slices.Contains(targetLabels, m.Name) {
 				out = append(out, badMatcher(s.Name, m, have)...)
 			}
 		}
