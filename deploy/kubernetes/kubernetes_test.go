@@ -71,8 +71,13 @@ func TestObjects(t *testing.T) {
 	if *s.Privileged || *s.AllowPrivilegeEscalation || !*s.ReadOnlyRootFilesystem || !pod.HostPID {
 		t.Errorf("security context %+v", s)
 	}
-	if !c.VolumeMounts[0].ReadOnly {
-		t.Error("the host is not mounted read-only")
+	for _, m := range c.VolumeMounts {
+		if !m.ReadOnly {
+			t.Errorf("%s is not mounted read-only", m.MountPath)
+		}
+		if !slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name }) {
+			t.Errorf("there is no volume %s", m.Name)
+		}
 	}
 	var granted []string
 	for _, name := range s.Capabilities.Add {
