@@ -10,7 +10,7 @@ GO           ?= go
 CLANG_FORMAT ?= clang-format-19
 PORT         ?= 9102
 FUZZTIME     ?= 60s
-BENCH        ?= Cost|Scrape|AtRest
+BENCH        ?= Cost|Scrape|AtRest|Events
 
 BINARY  := build/security-exporter
 COMMON  := github.com/prometheus/common/version
@@ -18,7 +18,7 @@ LDFLAGS := -s -w -X $(COMMON).Version=$(VERSION) -X $(COMMON).Revision=$(REVISIO
 
 # Sources written by hand: not the generated kernel types.
 C_FILES     = $(shell git ls-files --cached --others --exclude-standard -- '*.bpf.c' '*.h' ':!internal/bpf/vmlinux/*')
-SHELL_FILES = .ci/run $(wildcard deploy/packages/*.sh)
+SHELL_FILES = .ci/run .ci/fuzz tools/testkernels/init.sh $(wildcard deploy/packages/*.sh)
 
 .PHONY: help
 help: ## this list
@@ -44,6 +44,13 @@ run: build ## build and start on :9102 with eBPF, as root (PORT=N for another po
 test: ## run all tests; as root, those of the kernel side too
 	$(GO) test -count=1 -p 1 ./...
 	cd deploy && $(GO) test -count=1 ./...
+
+# Debian kernels in qemu without KVM: every test of the runtime half with every
+# kind of hooks that each offers. The packages are kept in ~/.cache.
+KERNEL_SUITES ?=
+.PHONY: test-kernels
+test-kernels: ## test on Debian kernels in qemu (KERNEL=6.1 ARCH=arm64 for one; needs qemu-system, xz-utils)
+	$(GO) run ./tools/testkernels -kernel '$(KERNEL)' -arch '$(ARCH)' -suites '$(KERNEL_SUITES)'
 
 .PHONY: generate
 generate: ## rebuild the eBPF objects (needs clang-19, llvm-19, libbpf-dev)
@@ -77,6 +84,8 @@ lint: ## check style (needs golangci-lint, clang-format-19, shellcheck)
 .PHONY: bench
 bench: ## measure what it costs the host, as root (amd64; BENCH=Probes for each probe alone)
 	$(GO) test -count=1 -timeout=30m -run '^$$' -bench '$(BENCH)' -benchmem ./test/bench
+	$(GO) test -count=1 -run '^$$' -bench Path -cpu 1 ./internal/sensor
+	$(GO) test -count=1 -run '^$$' -bench Flood ./internal/sensor
 
 .PHONY: bench-posture
 bench-posture: ## measure posture against prometheus-node-exporter, as root
@@ -86,11 +95,7 @@ bench-posture: ## measure posture against prometheus-node-exporter, as root
 
 .PHONY: fuzz
 fuzz: ## run every fuzz test for FUZZTIME (60s)
-	@set -e; for file in $$(git ls-files -- '*_test.go' | xargs grep -lE '^func Fuzz'); do \
-	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' "$$file"); do \
-	    $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
-	  done; \
-	done
+	.ci/fuzz $(FUZZTIME)
 
 # A package's version begins with a number; a build between releases is 0.0.0.
 DIST           ?= build/dist

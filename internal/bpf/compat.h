@@ -154,6 +154,16 @@ static __always_inline int syscall_number(struct pt_regs *regs)
 #endif
 }
 
+/*
+ * bpf_map_update_elem(), to be compared with an error. Before 6.4 the kernel's
+ * own functions behind it return an int and leave the upper half of the
+ * register unset, so that a long is never equal to -EEXIST.
+ */
+static __always_inline int update_map(void *map, const void *key, const void *value, __u64 flags)
+{
+	return bpf_map_update_elem(map, key, value, flags);
+}
+
 /* 5.12: atomic operations that return the old value; a helper of that release tells. */
 static __always_inline bool has_compare_and_swap(void)
 {

@@ -119,7 +119,7 @@ static __always_inline void report_connection(const struct sock *sk, enum event_
  */
 static __always_inline enum direction enter_connection(__u64 key, struct connection *new)
 {
-	long err = bpf_map_update_elem(&sockets, &key, new, BPF_NOEXIST);
+	int err = update_map(&sockets, &key, new, BPF_NOEXIST);
 	struct connection *known;
 
 	if (err && err != -ERRNO_EXISTS) {
@@ -166,7 +166,7 @@ static __always_inline void crossed(__u64 key)
 {
 	struct connection half_way = { .direction = DIRECTION_OUT };
 
-	long err = bpf_map_update_elem(&sockets, &key, &half_way, BPF_NOEXIST);
+	int err = update_map(&sockets, &key, &half_way, BPF_NOEXIST);
 
 	if (err && err != -ERRNO_EXISTS)
 		add(&map_evictions, TABLE_SOCKETS, 1);
@@ -198,7 +198,7 @@ static __always_inline enum connect_error connect_error(int err, bool establishe
 /* Enters one that is older than the exporter, if the hook has not yet. */
 static __always_inline void fill_connection(__u64 key, struct connection *old)
 {
-	long err = bpf_map_update_elem(&sockets, &key, old, BPF_NOEXIST);
+	int err = update_map(&sockets, &key, old, BPF_NOEXIST);
 
 	if (!err)
 		add(&tcp_active, old->direction, 1);

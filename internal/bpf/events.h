@@ -67,8 +67,8 @@ volatile __u32 sample_rate = 1;
 
 enum {
 	BUDGET_WINDOW_NS = 100000000,
-	/* a sixteenth of each ring */
-	WAKE_AT_BYTES = 1 << 15,
+	/* a quarter of the ring, and a sixteenth of the other */
+	WAKE_AT_BYTES = 1 << 17,
 	WAKE_SERIOUS_AT_BYTES = 1 << 13,
 };
 
@@ -161,7 +161,7 @@ static __always_inline void *reserve(enum probe_id probe, enum event_kind kind, 
 /*
  * Hands an event over. A wake-up costs as much as the rest of the event, so
  * the reader polls, and is woken early only by the event with which another
- * sixteenth of the ring is waiting.
+ * quarter of the ring is waiting; of the serious ones, another sixteenth.
  */
 static __always_inline void deliver(void *event, bool serious, const __u64 size)
 {

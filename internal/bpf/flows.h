@@ -154,10 +154,10 @@ static __always_inline void datagram(const struct flow_key *flow, enum direction
 	struct flow new = { .last_seen = bpf_ktime_get_ns(), .direction = direction };
 	struct flow *known = bpf_map_lookup_elem(&flows, flow);
 	__u64 last;
-	long err;
+	int err;
 
 	if (!known) {
-		err = bpf_map_update_elem(&flows, flow, &new, BPF_NOEXIST);
+		err = update_map(&flows, flow, &new, BPF_NOEXIST);
 		if (err == -ERRNO_EXISTS)
 			return;
 		add(&flow_balance, 0, 1);

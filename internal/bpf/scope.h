@@ -13,7 +13,7 @@
 #include <bpf/bpf_helpers.h>
 
 const volatile __u64 only_cgroup = 0;
-const volatile __u64 only_netns = 0; /* its cookie, SO_NETNS_COOKIE */
+const volatile __u64 only_netns = 0; /* its inode number, as /proc/PID/ns/net has it */
 
 static __always_inline bool in_scope(void)
 {
@@ -23,7 +23,7 @@ static __always_inline bool in_scope(void)
 /* Network events often come in an interrupt, where no cgroup is the right one. */
 static __always_inline bool in_netns(const struct sock *sk)
 {
-	return !only_netns || BPF_CORE_READ(sk, __sk_common.skc_net.net, net_cookie) == only_netns;
+	return !only_netns || BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum) == only_netns;
 }
 
 #endif

@@ -81,6 +81,7 @@ func (f *flags) validate(known Known) (*Config, error) {
 			c.EBPF.MaxEventsPerSecond, err = number[int](s, MinEventsPerSecond, MaxEventsPerSecond)
 			return err
 		}},
+		check{"ebpf.hook-policy", *f.hookPolicy, store(&c.EBPF.HookPolicy, oneOf(hookPolicies...))},
 		check{"ebpf.top-capacity", *f.topCapacity, func(s string) (err error) {
 			c.EBPF.TopCapacity, err = number[int](s, MinTopCapacity, MaxTopCapacity)
 			return err
@@ -102,7 +103,6 @@ func (f *flags) validate(known Known) (*Config, error) {
 			c.Events.FileBackups, err = number[int](s, 1, MaxFileBackups)
 			return err
 		}},
-		check{"ebpf.hook-policy", *f.hookPolicy, store(&c.EBPF.HookPolicy, oneOf(hookPolicies...))},
 		check{"ebpf.probes", *f.probes, func(s string) (err error) {
 			c.EBPF.Probes, err = subset(s, "probe", known.Probes)
 			return err

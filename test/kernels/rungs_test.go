@@ -40,6 +40,11 @@ func specs() []*probe.Spec {
 func TestRungs(t *testing.T) {
 	testkit.RequireBPF(t)
 	host := probe.Inspect("/proc", "/sys", "/")
+	// what the exporter sets, and everything on
+	full := probe.Settings{Constants: map[string]any{
+		"rings": host.RingBuffers, "stream": host.RingBuffers, "detailed": true, "arguments": true,
+		"budget_per_window": uint32(100), "sample_rate": uint32(1),
+	}}
 	for _, spec := range specs() {
 		parts := slices.Clone(spec.Parts)
 		if spec.Compat != nil {
@@ -55,7 +60,7 @@ func TestRungs(t *testing.T) {
 					shared := probe.NewShared()
 					var refused refusals
 					host.WithTracefs(func() {
-						p := probe.Start(t.Context(), &one, host, shared, probe.Settings{}, slog.New(&refused))
+						p := probe.Start(t.Context(), &one, host, shared, full, slog.New(&refused))
 						if !p.Status().Up() {
 							refused.judge(t, p.Status())
 						}

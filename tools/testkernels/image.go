@@ -19,15 +19,37 @@ import (
 //go:embed init.sh
 var initScript []byte
 
-// suites are the test binaries, by the name they have in the machine.
-var suites = []struct{ name, path string }{
-	{"process", "./internal/sensor/probes/process"},
-	{"network", "./internal/sensor/probes/network"},
-	{"file", "./internal/sensor/probes/file"},
-	{"privilege", "./internal/sensor/probes/privilege"},
-	{"kernel", "./internal/sensor/probes/kernel"},
-	{"sensor", "./internal/sensor"},
-	{"host", "./test/kernels"},
+// suite is a test binary, by the name it has in the machine. Those whose
+// probes have the choice run under each policy.
+type suite struct {
+	name, path string
+	choice     bool
+}
+
+// suites in the order in which they run. The last one ends with a lockdown.
+var suites = []suite{
+	{"kernel", "./internal/sensor/probes/kernel", false},
+	{"file", "./internal/sensor/probes/file", true},
+	{"privilege", "./internal/sensor/probes/privilege", true},
+	{"network", "./internal/sensor/probes/network", true},
+	{"process", "./internal/sensor/probes/process", false},
+	{"host", "./test/kernels", false},
+}
+
+// runs are the suites chosen, each with the policies it runs under.
+func runs(o options) string {
+	var out []string
+	for _, s := range suites {
+		if o.suites != "" && !slices.Contains(strings.Split(o.suites, ","), s.name) {
+			continue
+		}
+		for policy := range strings.SplitSeq(o.policies, ",") {
+			if s.choice || policy == policies[0] {
+				out = append(out, s.name+"/"+policy)
+			}
+		}
+	}
+	return strings.Join(out, ",")
 }
 
 // build makes the static binaries that run in the machine.
@@ -107,10 +129,11 @@ func image(ctx context.Context, file string, p packages, binaries, arch string) 
 	}()
 	buffered := bufio.NewWriter(out)
 	c := &cpio{out: buffered}
-	for _, folder := range []string{"bin", "dev", "etc", "lib", "proc", "root", "sys", "tests", "usr", "usr/bin", "usr/local", "usr/local/bin", "usr/sbin", "var", "var/tmp", "run", "home", "opt", "srv"} {
+	for _, folder := range []string{"bin", "dev", "etc", "lib", "proc", "root", "sys", "tests", "usr", "usr/bin", "usr/local", "usr/local/bin", "usr/sbin", "var", "run", "home", "opt", "srv"} {
 		c.folder(folder, 0o755)
 	}
 	c.folder("tmp", 0o1777)
+	c.folder("var/tmp", 0o1777)
 	c.device("dev/console", 5, 1)
 	c.file("init", initScript, 0o755)
 	c.file("etc/passwd", []byte("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n"), 0o644)

@@ -32,25 +32,23 @@ hostname machine
 read -r uptime _ </proc/uptime
 echo "@@ kernel $(uname -r) $uptime"
 
+read -r line </proc/cmdline
 argument() {
-	for word in $(cat /proc/cmdline); do
+	for word in $line; do
 		case $word in "$1="*) echo "${word#*=}" ;; esac
 	done
 }
 
+# runs are suite/policy, in the order in which they are to happen
 run=$(argument testrun)
-for suite in $(argument suites | tr , ' '); do
-	policies=$(argument policies | tr , ' ')
-	# it tries the policies itself, and ends with a lockdown
-	[ "$suite" = host ] && policies=auto
-	for policy in $policies; do
-		echo "@@ begin $suite $policy"
-		read -r before _ </proc/uptime
-		(cd /tmp && SECURITY_EXPORTER_TEST_HOOK_POLICY=$policy timeout 400 "/tests/$suite.test" -test.v -test.timeout=380s ${run:+"-test.run=$run"}) 2>&1
-		code=$?
-		read -r after _ </proc/uptime
-		echo "@@ end $suite $policy $code $before $after"
-	done
+for pair in $(argument runs | tr , ' '); do
+	suite=${pair%/*} policy=${pair#*/}
+	echo "@@ begin $suite $policy"
+	read -r before _ </proc/uptime
+	(cd /tmp && SECURITY_EXPORTER_TEST_HOOK_POLICY=$policy timeout 400 "/tests/$suite.test" -test.v -test.timeout=380s ${run:+"-test.run=$run"}) 2>&1
+	code=$?
+	read -r after _ </proc/uptime
+	echo "@@ end $suite $policy $code $before $after"
 done
 echo "@@ done"
 poweroff -f

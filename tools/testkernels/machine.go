@@ -110,13 +110,7 @@ func boot(ctx context.Context, o options, k kernel, p packages, binaries string)
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
 	m := machine[k.arch]
-	names := o.suites
-	if names == "" {
-		for _, s := range suites {
-			names += s.name + ","
-		}
-	}
-	line := fmt.Sprintf("console=%s loglevel=5 panic=-1 oops=panic lsm=lockdown,yama,bpf suites=%s policies=%s", m.console, names, o.policies)
+	line := fmt.Sprintf("console=%s loglevel=5 panic=-1 oops=panic lsm=lockdown,yama,bpf runs=%s", m.console, runs(o))
 	if o.run != "" {
 		line += " testrun=" + o.run
 	}

@@ -23,9 +23,10 @@ var matrix = []kernel{
 // tools is where busybox comes from, for each architecture.
 var tools = kernel{name: "tools", suite: "bookworm"}
 
-// policies are the values of --ebpf.hook-policy. Under each, every part of a
-// probe that has a hook of the kind uses only that kind.
-var policies = []string{"auto", "fentry", "kprobe", "tracepoint"}
+// policies are values of --ebpf.hook-policy. Under each, every part of a probe
+// that has a hook of the kind uses only that kind. auto is fentry where the
+// kernel has it.
+var policies = []string{"auto", "kprobe", "tracepoint"}
 
 func choose(name, arch string) []kernel {
 	var out []kernel

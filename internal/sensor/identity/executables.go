@@ -210,7 +210,7 @@ func (x *Executables) ask(e *event.Event) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer p.Close()
+	defer func() { _ = p.Close() }()
 	path, err := p.Readlink(ctx, "exe")
 	if err != nil {
 		return nil, err

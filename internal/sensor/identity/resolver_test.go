@@ -441,9 +441,11 @@ func TestMetrics(t *testing.T) {
 	}
 	batch := metric.NewBatch(0)
 	m.Add(batch, Stats{})
+	m.AddExecutables(batch, ExecutableStats{})
+	added := batch.Len()
 	batch.Fill(m.Table())
-	if batch.Len() != 5 {
-		t.Errorf("%d series, want 5", batch.Len())
+	if added != 9 || batch.Len() != added {
+		t.Errorf("%d series and %d missing, want 9", added, batch.Len()-added)
 	}
 }
 

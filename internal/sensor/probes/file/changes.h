@@ -206,12 +206,19 @@ static __always_inline void count_once(struct pending *pending, __u64 id, const 
 		pending->counted[i] = id;
 		pending->counted_count = i + 1;
 	}
-	for (i = 0; stream && !dentry && i < NAMED_MAX && i < pending->named_count; i++) {
-		if (pending->named[i].id == id) {
-			dentry = pending->named[i].directory;
-			name = address(pending->named[i].text);
-		}
+	if (!stream || dentry)
+		goto count;
+	/* the bound apart from other conditions, with which older verifiers lose it */
+	for (i = 0; i < NAMED_MAX; i++) {
+		if (i >= pending->named_count)
+			break;
+		if (pending->named[i].id != id)
+			continue;
+		dentry = pending->named[i].directory;
+		name = address(pending->named[i].text);
+		break;
 	}
+count:
 	count_access(severities_of(watch), OPERATION_WRITE, dentry, 0, name);
 }
 

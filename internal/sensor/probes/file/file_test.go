@@ -92,6 +92,14 @@ func mkdir(t *testing.T, path string) {
 	}
 }
 
+// setAttribute falls back on a kind that tmpfs has had for longer.
+func setAttribute(a ...string) error {
+	if unix.Setxattr(a[0], "user.x", []byte("y"), 0) == nil {
+		return nil
+	}
+	return unix.Setxattr(a[0], "trusted.x", []byte("y"), 0)
+}
+
 // operations are what the worker can do to a path; each makes the real calls.
 var operations = map[string]func(args ...string) error{
 	"open":            func(a ...string) error { return openClose(a[0], unix.O_RDONLY) },
@@ -125,7 +133,7 @@ var operations = map[string]func(args ...string) error{
 	"truncate":        func(a ...string) error { return unix.Truncate(a[0], 0) },
 	"grow":            func(a ...string) error { return unix.Truncate(a[0], 4096) },
 	"utimes":          func(a ...string) error { return os.Chtimes(a[0], time.Unix(1, 0), time.Unix(2, 0)) },
-	"xattr":           func(a ...string) error { return unix.Setxattr(a[0], "user.x", []byte("y"), 0) },
+	"xattr":           setAttribute,
 	"append":          appendByte,
 	"stat":            func(a ...string) error { _, err := os.Stat(a[0]); return err },
 	"mkdir":           func(a ...string) error { return os.MkdirAll(a[0], 0o755) },

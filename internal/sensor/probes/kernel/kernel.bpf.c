@@ -45,10 +45,9 @@ static __always_inline int name_module(const char *text)
 	return 0;
 }
 
-static __noinline int report(enum module_action action, enum result result)
+/* Before 6.7 its frame and its caller's together must fit 512 bytes, each rounded up to 32. */
+static __noinline int report(enum module_action action, enum result result, struct module_name *name)
 {
-	__u32 tid = bpf_get_current_pid_tgid();
-	struct module_name *name = bpf_map_lookup_elem(&module_names, &tid);
 	struct event_with_texts *event = reserve(PROBE_KERNEL, EVENT_MODULE, true, sizeof(*event));
 
 	if (event) {
@@ -63,21 +62,26 @@ static __noinline int report(enum module_action action, enum result result)
 		see_executable((void *)event, has_current_btf());
 		deliver(event, true, sizeof(*event));
 	}
-	if (name)
-		bpf_map_delete_elem(&module_names, &tid);
 	return 0;
 }
 
 static __always_inline int leave(enum module_action action, long ret)
 {
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct module_name *name;
+
 	if (!in_scope())
 		return 0;
 	if (ret < 0)
 		add(&kernel_module_failures_total, action, 1);
 	else
 		add(&kernel_module_total, action, 1);
-	if (stream)
-		report(action, ret < 0 ? RESULT_FAILURE : RESULT_SUCCESS);
+	if (!stream)
+		return 0;
+	name = bpf_map_lookup_elem(&module_names, &tid);
+	report(action, ret < 0 ? RESULT_FAILURE : RESULT_SUCCESS, name);
+	if (name)
+		bpf_map_delete_elem(&module_names, &tid);
 	return 0;
 }
 

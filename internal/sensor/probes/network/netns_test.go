@@ -25,9 +25,9 @@ const rounds = testkit.Rounds
 
 // space is a network namespace of the test's own and a thread inside it.
 type space struct {
-	cookie uint64
-	tid    int
-	work   chan func()
+	inode uint64
+	tid   int
+	work  chan func()
 }
 
 // newSpace makes a namespace with lo up. It ends with the test.
@@ -53,12 +53,9 @@ func newSpace(t testing.TB) *space {
 	t.Cleanup(func() { close(s.work); <-ended })
 	s.up(t, "lo")
 	s.do(t, func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		s.cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		var st unix.Stat_t
+		err := unix.Stat(fmt.Sprintf("/proc/self/task/%d/ns/net", s.tid), &st)
+		s.inode = st.Ino
 		return err
 	})
 	return s
@@ -199,7 +196,7 @@ func (s *space) join(t testing.TB, other *space) {
 
 // only restricts a probe to the namespace.
 func (s *space) only() probe.Settings {
-	return probe.Settings{Constants: map[string]any{"only_netns": s.cookie}, MaxEntries: map[string]uint32{}}
+	return probe.Settings{Constants: map[string]any{"only_netns": s.inode}, MaxEntries: map[string]uint32{}}
 }
 
 func start(t testing.TB, settings probe.Settings) *probe.Probe {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -107,7 +108,7 @@ func abort(fds []int) error {
 
 func moveTo(cpu int) error {
 	var set unix.CPUSet
-	set.Set(cpu)
+	set.Set(cpu % runtime.NumCPU())
 	return unix.SchedSetaffinity(0, &set)
 }
 

@@ -136,7 +136,7 @@ __noinline int report_exit(__u32 class)
 /* Enters a thread group that is not in the table yet; true if it was. */
 static __always_inline bool enter(__u32 tgid, struct process *process)
 {
-	long err = bpf_map_update_elem(&processes, &tgid, process, BPF_NOEXIST);
+	int err = update_map(&processes, &tgid, process, BPF_NOEXIST);
 
 	if (!err)
 		add(&process_active_count, process->class, 1);
