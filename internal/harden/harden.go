@@ -54,12 +54,13 @@ func (n Needs) Capabilities(last int) []int {
 	if on("audit", "checks") {
 		keep = append(keep, unix.CAP_AUDIT_CONTROL)
 	}
-	if n.EBPF {
-		if last < lastCapBPF {
-			keep = append(keep, unix.CAP_SYS_ADMIN)
-		} else {
-			keep = append(keep, unix.CAP_BPF, unix.CAP_PERFMON)
-		}
+	if n.EBPF && last >= lastCapBPF {
+		keep = append(keep, unix.CAP_BPF, unix.CAP_PERFMON)
+	}
+	// net.core.bpf_jit_harden can be read with it alone. The unit does not
+	// grant it, and does without the number.
+	if on("sysctl") || (n.EBPF && last < lastCapBPF) {
+		keep = append(keep, unix.CAP_SYS_ADMIN)
 	}
 	slices.Sort(keep)
 	return keep

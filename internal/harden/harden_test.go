@@ -139,9 +139,9 @@ func TestNeeds(t *testing.T) {
 		last  int
 		want  string
 	}{
-		"everything":       {Needs{EBPF: true, Collectors: all}, 40, "dac_read_search net_admin sys_ptrace audit_control perfmon bpf"},
+		"everything":       {Needs{EBPF: true, Collectors: all}, 40, "dac_read_search net_admin sys_ptrace sys_admin audit_control perfmon bpf"},
 		"before 5.8":       {Needs{EBPF: true, Collectors: all}, 37, "dac_read_search net_admin sys_ptrace sys_admin audit_control"},
-		"posture":          {Needs{Collectors: all}, 40, "dac_read_search net_admin sys_ptrace audit_control"},
+		"posture":          {Needs{Collectors: all}, 40, "dac_read_search net_admin sys_ptrace sys_admin audit_control"},
 		"eBPF alone":       {Needs{EBPF: true}, 40, "dac_read_search sys_ptrace perfmon bpf"},
 		"neither":          {Needs{Collectors: map[string]bool{"audit": false}}, 40, "dac_read_search"},
 		"checks ask audit": {Needs{Collectors: map[string]bool{"checks": true}}, 40, "dac_read_search audit_control"},

@@ -50,8 +50,8 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 		args       []string
 		bits, text string
 	}{
-		{[]string{"--ebpf.enabled"}, "c040081004", "dac_read_search net_admin sys_ptrace audit_control perfmon bpf"},
-		{nil, "40081004", "dac_read_search net_admin sys_ptrace audit_control"},
+		{[]string{"--ebpf.enabled"}, "c040281004", "dac_read_search net_admin sys_ptrace sys_admin audit_control perfmon bpf"},
+		{nil, "40281004", "dac_read_search net_admin sys_ptrace sys_admin audit_control"},
 		{[]string{"--no-collector.firewall", "--no-collector.sysctl", "--no-collector.audit", "--no-collector.checks", "--no-collector.ports"}, "4", "dac_read_search"},
 	} {
 		p := start(t, c.args...)
