@@ -164,6 +164,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
 	}
+	tellSystemdStopping(logger)
 	stopParts()
 	limit := stopTimeout
 	if at := ended.Load(); at != 0 {

@@ -46,20 +46,13 @@ func giveUpPrivileges(ctx context.Context, cfg *config.Config, logger *slog.Logg
 }
 
 // tellSystemd reports that the start is over and, while ctx lasts, that the
-// process is alive, if it runs as a unit of Type=notify (sd_notify(3)). When
-// ctx ends it reports that.
+// process is alive, if it runs as a unit of Type=notify (sd_notify(3)).
 func tellSystemd(ctx context.Context, logger *slog.Logger) {
-	notify := func(state string) {
-		if _, err := daemon.SdNotify(false, state); err != nil {
-			logger.Warn("Cannot notify systemd", "err", err)
-		}
-	}
-	notify(daemon.SdNotifyReady)
+	notify(daemon.SdNotifyReady, logger)
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		logger.Warn("No watchdog", "err", err)
 	}
-	context.AfterFunc(ctx, func() { notify(daemon.SdNotifyStopping) })
 	if interval == 0 {
 		return
 	}
@@ -71,8 +64,17 @@ func tellSystemd(ctx context.Context, logger *slog.Logger) {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				notify(daemon.SdNotifyWatchdog)
+				notify(daemon.SdNotifyWatchdog, logger)
 			}
 		}
 	}()
+}
+
+// tellSystemdStopping reports that the end has begun.
+func tellSystemdStopping(logger *slog.Logger) { notify(daemon.SdNotifyStopping, logger) }
+
+func notify(state string, logger *slog.Logger) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		logger.Warn("Cannot notify systemd", "err", err)
+	}
 }

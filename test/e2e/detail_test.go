@@ -163,6 +163,16 @@ func TestHostileNames(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// more programs than the ranking shows
+	for i := range 4 {
+		other := filepath.Join(t.TempDir(), fmt.Sprint("other", i))
+		if err := os.WriteFile(other, text, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := exec.Command(other).Run(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var mine []stream.Record
 	within(t, p, "the events", func() bool {
 		mine = slices.DeleteFunc(lines(t, out), func(r stream.Record) bool { return !strings.HasSuffix(r.ExecutablePath, "\n\x1b]0;\ufffd\ufffd\"") })
