@@ -15,9 +15,13 @@ import (
 	"security-exporter/internal/bpf/abi"
 )
 
-// pollInterval is how long an event may wait in a ring that is not filling:
-// the programs wake the reader only when much is waiting.
-const pollInterval = 50 * time.Millisecond
+// How long an event may wait in a ring that is not filling: the programs wake
+// the reader only when much is waiting. While nothing comes it looks less and
+// less often, since looking is most of what an idle exporter costs.
+const (
+	pollInterval = 50 * time.Millisecond
+	idleInterval = 400 * time.Millisecond
+)
 
 // Reader hands the events of one ring to a function. One goroutine runs it;
 // its counts may be read at any time.
@@ -47,7 +51,8 @@ func NewReader(ring *ebpf.Map, serious bool) (*Reader, error) {
 func (r *Reader) Run(handle func(*Event), refuse func(error)) {
 	var record ringbuf.Record
 	var event Event
-	r.ring.SetDeadline(time.Now().Add(pollInterval))
+	wait := pollInterval
+	r.ring.SetDeadline(time.Now().Add(wait))
 	for {
 		err := r.ring.ReadInto(&record)
 		switch {
@@ -59,7 +64,8 @@ func (r *Reader) Run(handle func(*Event), refuse func(error)) {
 				default:
 				}
 			}
-			r.ring.SetDeadline(time.Now().Add(pollInterval))
+			r.ring.SetDeadline(time.Now().Add(wait))
+			wait = min(2*wait, idleInterval)
 			continue
 		case errors.Is(err, ringbuf.ErrClosed):
 			return
@@ -67,6 +73,7 @@ func (r *Reader) Run(handle func(*Event), refuse func(error)) {
 			refuse(err)
 			return
 		}
+		wait = pollInterval
 		if err := event.Decode(record.RawSample); err != nil {
 			from, _ := Probe(record.RawSample)
 			r.refused[from].Add(1)
