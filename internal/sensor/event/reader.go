@@ -20,7 +20,7 @@ import (
 // less often, since looking is most of what an idle exporter costs.
 const (
 	pollInterval = 50 * time.Millisecond
-	idleInterval = 400 * time.Millisecond
+	idleInterval = 200 * time.Millisecond
 )
 
 // Reader hands the events of one ring to a function. One goroutine runs it;
