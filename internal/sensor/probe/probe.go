@@ -111,6 +111,9 @@ type Settings struct {
 	MaxEntries map[string]uint32
 	// Policy says which rungs may be used; empty is auto.
 	Policy Policy
+	// LogLevel is what the verifier is to say of programs that it accepts,
+	// for tests.
+	LogLevel ebpf.LogLevel
 }
 
 // Probe is a loaded probe. Its methods are safe for concurrent use once Start
@@ -180,6 +183,13 @@ func (p *Probe) Map(name string) *ebpf.Map { return p.maps[name] }
 // Variable returns a variable of the loaded object that may be changed while
 // its programs run, or nil.
 func (p *Probe) Variable(name string) *ebpf.Variable { return p.variables[name] }
+
+// Program returns a loaded and attached program, or nil.
+func (p *Probe) Program(name string) *ebpf.Program {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.programs[name]
+}
 
 // Runs says whether a program is loaded and attached.
 func (p *Probe) Runs(program string) bool { return p.programs[program] != nil }
