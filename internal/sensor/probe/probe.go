@@ -114,6 +114,8 @@ type Settings struct {
 	// LogLevel is what the verifier is to say of programs that it accepts,
 	// for tests.
 	LogLevel ebpf.LogLevel
+	// Edit changes an object before it is loaded, for tests. Optional.
+	Edit func(*ebpf.CollectionSpec)
 }
 
 // Probe is a loaded probe. Its methods are safe for concurrent use once Start
@@ -218,6 +220,12 @@ func (p *Probe) parse() (*ebpf.CollectionSpec, error) {
 	if !p.host.HasHelper(helperOf512) {
 		fitOlder(object)
 	}
+	if !p.host.hasTracing() {
+		p.host.withoutHelpers(object)
+	}
+	if p.settings.Edit != nil {
+		p.settings.Edit(object)
+	}
 	return object, nil
 }
 
@@ -246,16 +254,6 @@ func (p *Probe) loadMaps(shared *Shared) error {
 		p.maps[name] = collection.DetachMap(name)
 	}
 	return shared.keep(p.maps)
-}
-
-// withoutRings turns ring buffers into arrays for kernels before 5.8, where
-// the constant that is false there removes every use of them.
-func withoutRings(object *ebpf.CollectionSpec) {
-	for _, m := range object.Maps {
-		if m.Type == ebpf.RingBuf {
-			m.Type, m.KeySize, m.ValueSize, m.MaxEntries = ebpf.Array, 4, 4, 1
-		}
-	}
 }
 
 func (p *Probe) attachParts(ctx context.Context) {

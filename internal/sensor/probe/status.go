@@ -58,6 +58,7 @@ var (
 	errNoBTF         = &reasonError{"the kernel has no BTF (CONFIG_DEBUG_INFO_BTF), or it cannot be read", ReasonNoBTF}
 	errNoTracefs     = &reasonError{"tracefs is not mounted and cannot be mounted privately", ReasonNoTracefs}
 	errNoCgroup2     = &reasonError{"no cgroup v2 hierarchy of the host is mounted", ReasonNoCgroup2}
+	errNoTracing     = &reasonError{"the kernel has no programs of BTF tracepoints, functions and iterators (Linux 5.5)", ReasonKernelTooOld}
 	errNoTrampolines = &reasonError{"the kernel refuses trampolines (fentry, fexit)", ReasonNoPermission}
 	ErrHookMissing   = &reasonError{"the kernel does not have this hook", ReasonHookMissing}
 )

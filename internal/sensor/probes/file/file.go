@@ -57,8 +57,8 @@ func New(rules []config.FileRule) *probe.Spec {
 	}
 }
 
-var openCalls = []string{"openat", "openat2", "open_by_handle_at"}
-var olderOpenCalls = []string{"open", "creat"} // amd64 has them, arm64 not
+var openCalls = []string{"openat", "open_by_handle_at"}
+var someOpenCalls = []string{"open", "creat", "openat2"} // arm64 has not the first two; the last is of 5.6
 
 var changeCalls = []string{
 	"renameat2", "unlinkat", "fchmod", "fchmodat", "fchown", "fchownat", "truncate", "ftruncate",
@@ -81,12 +81,12 @@ func openRungs() []probe.Rung {
 		{
 			Hook:     "tracepoint/syscalls/sys_exit_open*",
 			Programs: []string{"on_sys_exit_open"},
-			Events:   exits(openCalls), OptionalEvents: exits(olderOpenCalls),
+			Events:   exits(openCalls), OptionalEvents: exits(someOpenCalls),
 		},
 		{
 			Hook:     "tracepoint/syscalls/sys_exit_open*",
 			Programs: []string{"on_slow_sys_exit_open"},
-			Events:   exits(openCalls), OptionalEvents: exits(olderOpenCalls),
+			Events:   exits(openCalls), OptionalEvents: exits(someOpenCalls),
 		},
 	}
 }
