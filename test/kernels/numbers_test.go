@@ -29,6 +29,9 @@ import (
 const (
 	page      = "../../docs/verifier.md"
 	changelog = "../../CHANGELOG.md"
+
+	// hostCPUs are those of the host whose maps are in the table.
+	hostCPUs = 2
 )
 
 var update = flag.Bool("update", false, "write what is measured into docs/verifier.md")
@@ -74,11 +77,14 @@ func TestResources(t *testing.T) {
 		}
 	}()
 	memory := mapMemory(t)
-	const most = 16 << 20
-	if memory == 0 || memory > most {
-		t.Errorf("the maps have %d bytes, want at most %d and not none", memory, most)
+	if memory == 0 {
+		t.Fatal("the kernel tells no map's memory")
 	}
-	record(t, verified.Numbers{verified.MapMemory: memory >> 10, verified.LoadTime: int(took.Milliseconds())})
+	numbers := verified.Numbers{verified.MapMemory: memory >> 10, verified.LoadTime: int(took.Milliseconds())}
+	if !testkit.InMachine() && runtime.NumCPU() != hostCPUs {
+		delete(numbers, verified.MapMemory) // counters have a place for each CPU
+	}
+	record(t, numbers)
 }
 
 // mapMemory is the memory of all maps that this process has open.

@@ -36,9 +36,10 @@ const head = `<!-- Written by the commands below; do not edit. -->
 
 # What the verifier goes through
 
-Instructions that the verifier goes through for each program with every feature on, of the 1,000,000 it allows; memory of
-all maps together, as the kernel tells it; and how long the exporter takes from its start until all probes are attached,
-which depends on the machine: qemu emulates those of Debian's kernels. A dash: the kernel has not the hook, or refuses it.
+Instructions that the verifier goes through for each program with every feature on, of the 1,000,000 it allows; memory
+of all maps together, as the kernel tells it (before 6.4 an estimate), with two CPUs on the host and one in qemu; and
+how long the exporter takes from its start until all probes are attached, which depends on the machine: qemu emulates
+those of Debian's kernels. A dash: the kernel has not the hook, or refuses it.
 
 ` + "`make test-kernels`" + ` and, for the host, ` + "`make test`" + ` compare with this table. Growth over 10 % fails. These write it:
 ` + "`go run ./tools/testkernels -update`" + ` and, for the host, ` + "`go test ./test/kernels -update`" + `; they refuse growth over 10 %
