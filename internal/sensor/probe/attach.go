@@ -115,7 +115,7 @@ func (r *rungState) load(names []string) error {
 	})
 	if err != nil {
 		r.probe.host.learnFrom(object, err)
-		return err
+		return explain(err)
 	}
 	defer collection.Close()
 	for _, name := range names {
