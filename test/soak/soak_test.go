@@ -9,8 +9,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -44,7 +42,6 @@ func TestSoak(t *testing.T) {
 	folder := t.TempDir()
 	program := build(t, folder)
 	load := startLoad(t, folder)
-	pinned := pins(t)
 	objects := -1
 	for life := range lives {
 		e := start(t, program, folder)
@@ -67,20 +64,7 @@ func TestSoak(t *testing.T) {
 		last.expectGone(t)
 		t.Logf("life %d: %s; %d BPF objects, ended by %s", life, usage, objects, signal)
 	}
-	done := load.stop(t)
-	t.Logf("load: %s", done)
-	if now := pins(t); strings.Join(now, " ") != strings.Join(pinned, " ") {
-		t.Errorf("pinned: %v, before %v", now, pinned)
-	}
-}
-
-func pins(t *testing.T) []string {
-	t.Helper()
-	found, err := filepath.Glob("/sys/fs/bpf/*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
+	t.Logf("load: %s", load.stop(t))
 }
 
 // live scrapes an exporter and samples its usage for a time.
