@@ -57,7 +57,7 @@ func (t *tables) update(p *plan, found []identified) error {
 		case !f.directory:
 			objects[f.object] = join(objects, f.object, f.watch)
 		}
-		t.filterBit(f.object.Inode)
+		t.setFilter(f.object.Inode)
 	}
 	for at, watch := range p.exact {
 		if number, ok := t.numbers[at.directory]; ok && at.name != anyEntry {
@@ -66,7 +66,7 @@ func (t *tables) update(p *plan, found []identified) error {
 	}
 	for dir, number := range t.numbers {
 		paths[hashPath(dir)] = number
-		t.filterBit(foldName(path.Base(dir)))
+		t.setFilter(startOfName(path.Base(dir)))
 	}
 	if err := t.probe.Variable("filter").Set(t.filter); err != nil {
 		return fmt.Errorf("write the filter: %w", err)
@@ -149,8 +149,8 @@ func apply[K, V comparable](m *ebpf.Map, have, want map[K]V) error {
 	return refused
 }
 
-func (t *tables) filterBit(bit uint64) {
-	bit %= uint64(abi.WatchFilterBits)
+func (t *tables) setFilter(word uint64) {
+	bit := fold(word) % uint64(abi.WatchFilterBits)
 	t.filter[bit/64] |= 1 << (bit % 64)
 }
 
@@ -190,10 +190,14 @@ func hashPath(dir string) uint64 {
 	return hash
 }
 
-// foldName is fold_name() of watch.h: seven bytes and a NUL.
-func foldName(name string) uint64 {
+// startOfName is start_of_name() of watch.h: seven bytes and a NUL.
+func startOfName(name string) uint64 {
 	var word [8]byte
 	copy(word[:7], name)
-	const golden = 0x9e3779b97f4a7c15
-	return binary.NativeEndian.Uint64(word[:]) * golden >> 48
+	return binary.NativeEndian.Uint64(word[:])
+}
+
+// fold is fold() of watch.h.
+func fold(word uint64) uint64 {
+	return word * 0x9e3779b97f4a7c15 >> 48
 }
