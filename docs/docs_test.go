@@ -78,6 +78,16 @@ func TestFlagsPage(t *testing.T) {
 	}
 }
 
+func TestConfigSchema(t *testing.T) {
+	var b bytes.Buffer
+	if err := config.WriteSchema(&b, registry.Known()); err != nil {
+		t.Fatal(err)
+	}
+	if err := golden("config.schema.json", b.Bytes(), *update); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestChecksPage(t *testing.T) {
 	var b bytes.Buffer
 	b.WriteString(generated + "# Checks\n\n" +
