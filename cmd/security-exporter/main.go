@@ -7,7 +7,8 @@
 // It exits with 0 after --help, --version, SIGTERM or SIGINT, with 2 for a bad
 // flag or configuration file or an address that is in use, before anything is
 // loaded, and with 1 when it fails later or cannot stop in time. A second
-// signal ends it at once.
+// signal ends it at once. SIGHUP applies the configuration file again (package
+// reload).
 package main
 
 import (
