@@ -48,8 +48,9 @@ func changing(dir string, round int) []config.FileRule {
 	return out
 }
 
-// Rules that stay count exactly while others come and go.
-func TestRulesChangeUnderLoad(t *testing.T) {
+// setupRules starts a probe with the rules that stay.
+func setupRules(t *testing.T) (string, *Rules, *testkit.Cgroup, *probe.Probe) {
+	t.Helper()
 	testkit.RequireBPF(t)
 	dir := t.TempDir()
 	host := probe.Inspect("/proc", "/sys", "/")
@@ -59,7 +60,12 @@ func TestRulesChangeUnderLoad(t *testing.T) {
 		write(t, filepath.Join(dir, name))
 	}
 	rules := NewRules(staying(dir))
-	p := testkit.StartProbe(t, host, New(rules), cgroup.Only())
+	return dir, rules, cgroup, testkit.StartProbe(t, host, New(rules), cgroup.Only())
+}
+
+// Rules that stay count exactly while others come and go.
+func TestRulesChangeUnderLoad(t *testing.T) {
+	dir, rules, cgroup, p := setupRules(t)
 	counters := testkit.NewWatch(t, p, "file_access_total")
 
 	// Files made anew each time are known by name only, and one that is
@@ -114,13 +120,7 @@ func TestRulesChangeUnderLoad(t *testing.T) {
 
 // Rules that do not fit change nothing.
 func TestRulesRefused(t *testing.T) {
-	testkit.RequireBPF(t)
-	dir := t.TempDir()
-	host := probe.Inspect("/proc", "/sys", "/")
-	cgroup := testkit.NewCgroup(t, host)
-	write(t, filepath.Join(dir, "secret"))
-	rules := NewRules(staying(dir))
-	p := testkit.StartProbe(t, host, New(rules), cgroup.Only())
+	dir, rules, cgroup, p := setupRules(t)
 	before := rules.usage()
 	many := []config.FileRule{{Path: dir + "/other", Read: config.SeverityInfo}}
 	for i := range int(abi.WatchDirectoryPatterns) + 1 {
@@ -134,9 +134,34 @@ func TestRulesRefused(t *testing.T) {
 		t.Errorf("tables %v, before %v", after, before)
 	}
 	w := cgroup.Start(t, "file")
-	counters := testkit.NewWatch(t, p, "file_access_total")
-	w.Do("repeat", "7", "open", dir+"/secret")
-	counters.Expect(t, map[string]map[int]int64{"file_access_total": {criticalRead: 7}})
+	expect := func() {
+		t.Helper()
+		counters := testkit.NewWatch(t, p, "file_access_total")
+		for _, name := range []string{"secret", "key-1.pem", "folder/entry", "plain"} {
+			w.Do("repeat", "7", "open", filepath.Join(dir, name))
+		}
+		w.Do("repeat", "7", "open-new", dir+"/key-new.pem")
+		counters.Expect(t, map[string]map[int]int64{"file_access_total": {criticalRead: 21, warningRead: 7}})
+	}
+	expect()
+
+	// The kernel refuses one table, after others were written: all go back.
+	if err := p.Map("watched_names").Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	err = rules.Set([]config.FileRule{
+		{Path: dir + "/plain", Read: config.SeverityInfo},
+		{Path: dir + "/key-*.pem", Read: config.SeverityInfo},
+		{Path: dir + "/k*", Read: config.SeverityInfo},
+		{Path: dir + "/new/", Read: config.SeverityInfo},
+	})
+	if err == nil || !strings.Contains(err.Error(), "watched_names") {
+		t.Errorf("error %v", err)
+	}
+	if after := rules.usage(); !slices.Equal(after, before) {
+		t.Errorf("tables %v, before %v", after, before)
+	}
+	expect()
 }
 
 func planOf(globs map[string][]string) *plan {

@@ -114,7 +114,7 @@ func (t *tables) lay(p *plan, found []identified, drop bool) (*contents, error) 
 // time, and at last what is stale goes.
 func (t *tables) write(want *contents) error {
 	for dir, e := range want.layout {
-		t.filterBit(foldName(path.Base(dir)))
+		t.setFilter(startOfName(path.Base(dir)))
 		if old, known := t.layout[dir]; known && e.first == old.first {
 			continue // written below, once the names are there
 		}
@@ -129,16 +129,17 @@ func (t *tables) write(want *contents) error {
 		}
 	}
 	for object := range want.objects {
-		t.filterBit(object.Inode)
+		t.setFilter(object.Inode)
 	}
 	for object := range want.directories {
-		t.filterBit(object.Inode)
+		t.setFilter(object.Inode)
 	}
 	if err := t.probe.Variable("filter").Set(t.filter); err != nil {
 		return fmt.Errorf("write the filter: %w", err)
 	}
 	full := t.add(want)
 	if err := t.change(want.layout); err != nil {
+		t.layout = want.layout // so that all of it is written on the way back
 		return err
 	}
 	dropped := t.layout.lacks(want.layout)
@@ -275,6 +276,7 @@ func remove[K, V comparable](m *ebpf.Map, have, want map[K]V) error {
 		}
 		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			refused = fmt.Errorf("table %s: %w", m, err)
+			continue
 		}
 		delete(have, key)
 	}
@@ -295,8 +297,8 @@ func settle() {
 	}
 }
 
-func (t *tables) filterBit(bit uint64) {
-	bit %= uint64(abi.WatchFilterBits)
+func (t *tables) setFilter(word uint64) {
+	bit := fold(word) % uint64(abi.WatchFilterBits)
 	t.filter[bit/64] |= 1 << (bit % 64)
 }
 
@@ -327,10 +329,14 @@ func hashPath(dir string) uint64 {
 	return hash
 }
 
-// foldName is fold_name() of watch.h: seven bytes and a NUL.
-func foldName(name string) uint64 {
+// startOfName is start_of_name() of watch.h: seven bytes and a NUL.
+func startOfName(name string) uint64 {
 	var word [8]byte
 	copy(word[:7], name)
-	const golden = 0x9e3779b97f4a7c15
-	return binary.NativeEndian.Uint64(word[:]) * golden >> 48
+	return binary.NativeEndian.Uint64(word[:])
+}
+
+// fold is fold() of watch.h.
+func fold(word uint64) uint64 {
+	return word * 0x9e3779b97f4a7c15 >> 48
 }

@@ -16,7 +16,7 @@ import (
 
 // refreshInterval is how often the plan is compared with the host. A name is
 // watched without it; only another name of the same file waits for it.
-const refreshInterval = 500 * time.Millisecond
+const refreshInterval = 800 * time.Millisecond
 
 // Watcher keeps the tables true to the rules while files come and go.
 type Watcher struct {
