@@ -90,7 +90,8 @@ func (p *process) waitValue(t *testing.T, series string, want string) {
 func TestReloadPosture(t *testing.T) {
 	t.Parallel()
 	c := newConfiguration(t)
-	c.write(t, "sysctl: {expect: {kernel.pid_max: 1}}\ncollectors: {sysctl: {interval: 24h}, checks: {interval: 24h}}\n")
+	const daily = "collectors: {sysctl: {interval: 24h}, checks: {interval: 24h}}\n"
+	c.write(t, "sysctl: {expect: {kernel.pid_max: 1}}\n"+daily)
 	p := start(t, "--config.file="+c.path, "--web.enable-lifecycle")
 	waitReady(t, p)
 	const compliant, waived = `linux_security_sysctl_compliant{param="kernel.pid_max"}`, `linux_security_check_waived{check="sshd_root_login",section="sshd"}`
@@ -103,7 +104,7 @@ func TestReloadPosture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.write(t, "sysctl: {expect: {kernel.pid_max: "+strings.TrimSpace(string(now))+"}}\nchecks: {waive: {sshd_root_login: why}}\n")
+	c.write(t, "sysctl: {expect: {kernel.pid_max: "+strings.TrimSpace(string(now))+"}}\nchecks: {waive: {sshd_root_login: why}}\n"+daily)
 	if code, body := p.post(t); code != http.StatusOK || body != "ok\n" {
 		t.Errorf("%d %q", code, body)
 	}
