@@ -21,6 +21,7 @@ import (
 	"security-exporter/internal/harden"
 	"security-exporter/internal/metric"
 	"security-exporter/internal/posture"
+	"security-exporter/internal/reload"
 	"security-exporter/internal/sensor"
 	"security-exporter/internal/testkit"
 )
@@ -63,7 +64,7 @@ var targetLabels = []string{"job", "instance"}
 // their values if they are closed.
 func vocabulary(t *testing.T) map[string]map[string][]string {
 	words := map[string]map[string][]string{"up": {}}
-	for _, m := range slices.Concat(harden.Metrics(), sensor.Metrics(), posture.Metrics()) {
+	for _, m := range slices.Concat(harden.Metrics(), reload.Metrics(), sensor.Metrics(), posture.Metrics()) {
 		words[m.Name] = labelsOf(m)
 	}
 	for _, r := range readRules(t, "recording.yml") {

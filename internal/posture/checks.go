@@ -87,6 +87,7 @@ func checksWith(audit func(context.Context) (*auditState, error)) Spec {
 			passwdFile, groupFile, shadowFile, loginDefs, sshdConfigFile, "/etc/ssh/sshd_config.d/*.conf", "/etc/sudoers", "/etc/sudoers.d/*",
 			"/etc/pam.d/*", "/etc/security/*.conf", "/etc/systemd/journald.conf",
 		},
+		Judges:  true,
 		Collect: c.collect,
 	}
 }

@@ -61,6 +61,9 @@ type Spec struct {
 	// MaxSeries the cap of a snapshot. 0 is the default.
 	Interval, Deadline time.Duration
 	MaxSeries          int
+	// Judges is set if the result depends on what the configuration file waives
+	// or expects, so that the collector runs again when that changes.
+	Judges bool
 	// Off collectors run only when they are asked for by name.
 	Off bool
 	// Collect reads the host and adds series. It is never called twice at the
@@ -115,7 +118,9 @@ type Options struct {
 	// FirstScrape is how long after New a scrape waits for the first run of
 	// every collector, so that it has all series; 0 is not at all.
 	FirstScrape time.Duration
-	Settings    Settings
+	// Intervals replace those of the collectors, by name.
+	Intervals map[string]time.Duration
+	Settings  Settings
 }
 
 // Partial marks an error that cost only a part of the series: what Collect

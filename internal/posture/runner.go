@@ -116,6 +116,17 @@ func (r *Runner) Start(ctx context.Context) {
 	})
 }
 
+// Reload puts other intervals, waivers and expected kernel parameters in force.
+// A collector that they concern runs with them at once, or when the run that
+// is under way has ended.
+func (r *Runner) Reload(intervals map[string]time.Duration, waivers, sysctl map[string]string) {
+	for _, j := range r.jobs {
+		settings := j.orders.Load().settings
+		settings.Waivers, settings.Sysctl = waivers, sysctl
+		j.obey(j.ordersFor(intervals, settings))
+	}
+}
+
 // Ready is closed when the first run of every collector has ended or has been
 // given up.
 func (r *Runner) Ready() <-chan struct{} { return r.ready }
@@ -150,7 +161,7 @@ func (r *Runner) Collect(ch chan<- prometheus.Metric) {
 	now := time.Now()
 	for _, j := range r.jobs {
 		s := j.state.Load()
-		if s.snapshot != nil && now.Sub(s.taken) <= j.staleAfter() {
+		if s.snapshot != nil && now.Sub(s.taken) <= j.staleAfter(s) {
 			s.snapshot.Collect(ch)
 		}
 		if s.ran {
