@@ -17,6 +17,10 @@ import (
 type checkHost struct {
 	ctx context.Context
 	in  *Input
+	// homes is for what belongs to users. A home on a server that has gone
+	// hangs in every run, and what hangs there must not use up what the other
+	// checks may have under way.
+	homes *hostfs.Tree
 
 	accounts  func() (*accountDB, error)
 	shadow    func() (shadowFileContent, error)
