@@ -136,7 +136,7 @@ func sysctlCheck(interfaces []string, params ...string) func(*checkHost) (int, e
 func (h *checkHost) badInterfaces(settings []string) (bad int, err error) {
 	var problems []error
 	for _, s := range interfaceSettings() {
-		if !slices.Contains(settings, s.name) {
+		if !slices.Contains(settings, s.name) || !s.expected(h.in.Settings.Sysctl) {
 			continue
 		}
 		names, err := interfaceNames(h.ctx, h.in.Procfs, s.family)
