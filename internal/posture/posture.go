@@ -55,7 +55,8 @@ type Spec struct {
 	// collector again: "/etc/passwd", "/etc/ssh/sshd_config.d/*.conf" (a
 	// pattern in the last component only) or "/etc/cron.d/*" (all but dot
 	// files). They need not exist. Directories that change all the time, such
-	// as /var/log, do not belong here. Each is a value of the label file.
+	// as /var/log, do not belong here. Each is a value of the label file, but
+	// for those in countedWith.
 	Watch []string
 	// Interval is the pause between two runs, Deadline the longest run, and
 	// MaxSeries the cap of a snapshot. 0 is the default.

@@ -53,7 +53,7 @@ func newRunner(o Options, specs []Spec) (*Runner, error) {
 		j := newJob(s, o)
 		r.jobs = append(r.jobs, j)
 		for _, f := range s.Watch {
-			byFile[f] = append(byFile[f], j.poke)
+			byFile[countedAs(f)] = append(byFile[countedAs(f)], j.poke)
 		}
 		r.table = append(r.table, s.Metrics...)
 	}
@@ -173,7 +173,7 @@ func (r *Runner) Collect(ch chan<- prometheus.Metric) {
 		}
 		own.Add(r.self.dropped, float64(s.dropped), j.spec.Name)
 	}
-	for _, f := range r.self.files {
+	for _, f := range r.self.counted {
 		own.Add(r.self.changes, float64(r.watch.count(f)), f)
 	}
 	own.Fill(r.self.table())

@@ -261,6 +261,7 @@ func TestEnabled(t *testing.T) {
 func TestRegistry(t *testing.T) {
 	t.Parallel()
 	owner := make(map[string]string)
+	watched := make(map[string]bool)
 	for _, s := range List() {
 		if s.Name == "" || strings.Trim(s.Name, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
 			t.Errorf("collector name %q", s.Name)
@@ -275,6 +276,7 @@ func TestRegistry(t *testing.T) {
 			if !strings.HasPrefix(f, "/") || strings.HasSuffix(f, "/") || strings.HasPrefix(f, "/proc/") || strings.HasPrefix(f, "/sys/") {
 				t.Errorf("%s watches %q", s.Name, f)
 			}
+			watched[f] = true
 		}
 		for _, m := range s.Metrics {
 			if !strings.HasPrefix(m.Name, "linux_security_") {
@@ -284,6 +286,11 @@ func TestRegistry(t *testing.T) {
 				t.Errorf("%s and %s both declare %s", prev, s.Name, m.Name)
 			}
 			owner[m.Name] = s.Name
+		}
+	}
+	for file, as := range countedWith {
+		if !watched[file] || !watched[as] || countedWith[as] != "" {
+			t.Errorf("%s counts as %s, and one of them is not watched or counts as another", file, as)
 		}
 	}
 	names := Names()
