@@ -64,6 +64,10 @@ docs: ## rewrite docs/metrics.md and docs/flags.md from the code
 dashboards: ## rewrite deploy/grafana/*.json from the code
 	cd deploy && $(GO) test -count=1 ./grafana -update
 
+.PHONY: chart
+chart: ## rewrite what is made from deploy/helm and what the chart holds of deploy/prometheus
+	cd deploy && $(GO) test -count=1 ./helm -update
+
 .PHONY: fmt
 fmt: ## format Go and C (needs clang-format-19)
 	gofmt -w $$(git ls-files --cached --others --exclude-standard -- '*.go')
