@@ -285,30 +285,6 @@ func TestAlertsAreWritten(t *testing.T) {
 	}
 }
 
-// cases are what promtool runs against the alerts.
-var cases = []string{"alerts_test.yml", "alerts_day_test.yml"}
-
-// TestEveryAlertHasCases reads the cases: an alert must be expected at
-// least once, and its absence too.
-func TestEveryAlertHasCases(t *testing.T) {
-	t.Parallel()
-	var data []byte
-	for _, path := range cases {
-		part, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		data = append(data, part...)
-	}
-	for _, r := range readRules(t, "alerts.yml") {
-		fires := regexp.MustCompile(`\b` + r.Alert + ` fires\b`).Match(data)
-		silent := regexp.MustCompile(`\b` + r.Alert + ` is silent\b`).Match(data)
-		if !fires || !silent {
-			t.Errorf("%s: a case that fires: %v, one that is silent: %v", r.Alert, fires, silent)
-		}
-	}
-}
-
 func promtool(t *testing.T, args ...string) {
 	t.Helper()
 	path, err := exec.LookPath("promtool")
