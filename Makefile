@@ -114,7 +114,7 @@ package-version:
 	@echo '$(PACKAGE_VERSION)'
 
 .PHONY: dist
-dist: ## build deb, rpm and apk for amd64 and arm64, with checksums and SBOM, into build/dist
+dist: ## build deb, rpm and apk for amd64 and arm64, the Helm chart, checksums and SBOM, into build/dist
 	rm -rf $(DIST) && mkdir -p $(DIST)
 	$(GO) run ./tools/manual $(DIST)/manual && gzip -9n $(DIST)/manual/security-exporter.1
 	set -e; for arch in $(ARCHES); do \
@@ -125,7 +125,8 @@ dist: ## build deb, rpm and apk for amd64 and arm64, with checksums and SBOM, in
 	      $(GO) tool -modfile=deploy/go.mod nfpm package --config deploy/packages/nfpm.yaml --packager $$format --target $(DIST)/; \
 	  done; \
 	done
-	cd $(DIST) && sha256sum -- *.deb *.rpm *.apk *.json >SHA256SUMS
+	cd deploy && $(GO) run ./helm/pack helm/security-exporter '$(PACKAGE_VERSION)' $(abspath $(DIST))
+	cd $(DIST) && sha256sum -- *.deb *.rpm *.apk *.json *.tgz >SHA256SUMS
 
 .PHONY: image
 image: ## build the container image as an OCI layout, without a daemon, into build/dist/oci

@@ -35,7 +35,7 @@ func build(t *testing.T, version string) string {
 	dir := t.TempDir()
 	run(t, "make", "dist", "VERSION=v"+version, "REVISION="+revision, "DIST="+dir, "ARCHES="+runtime.GOARCH)
 	run(t, "sh", "-c", "cd "+dir+" && sha256sum --check --quiet SHA256SUMS")
-	for _, pattern := range []string{"*.deb", "*.rpm", "*.apk", "*.spdx.json"} {
+	for _, pattern := range []string{"*.deb", "*.rpm", "*.apk", "*.spdx.json", "*.tgz"} {
 		only(t, dir, pattern)
 	}
 	return dir
