@@ -52,6 +52,12 @@ KERNEL_SUITES ?=
 test-kernels: ## test on Debian kernels in qemu (KERNEL=6.1 ARCH=arm64 for one; needs qemu-system, xz-utils)
 	$(GO) run ./tools/testkernels -kernel '$(KERNEL)' -arch '$(ARCH)' -suites '$(KERNEL_SUITES)'
 
+# Life after life under load. make test runs two lives of some seconds.
+SOAK ?= 20m
+.PHONY: soak
+soak: ## run the exporter under load, end and kill it, look for leaks, as root (SOAK=2m for short; at most 80m)
+	SOAK=$(SOAK) $(GO) test -count=1 -timeout=90m -v -run Soak ./test/soak
+
 .PHONY: generate
 generate: ## rebuild the eBPF objects (needs clang-19, llvm-19, libbpf-dev)
 	.ci/generate

@@ -91,6 +91,13 @@ enum table {
 	TABLE_COUNT,
 };
 
+/* Who reads a ring of events. */
+enum event_reader {
+	READER_FREQUENT,
+	READER_SERIOUS,
+	READER_COUNT,
+};
+
 /* Event kinds: one for each counter that can produce detail. */
 enum event_kind {
 	EVENT_EXEC,

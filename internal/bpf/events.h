@@ -26,6 +26,14 @@ struct {
 	__uint(max_entries, 1 << 17);
 } serious_events SEC(".maps");
 
+/* A reader sets its element before it sleeps: the next event wakes it. Shared. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, READER_COUNT);
+	__type(key, __u32);
+	__type(value, __u32);
+} sleeping_readers SEC(".maps");
+
 /* Events produced before sampling, by probe. Shared. */
 COUNTER(events_total, PROBE_COUNT);
 /* Those of them that sampling left out. Shared. */
@@ -158,10 +166,22 @@ static __always_inline void *reserve(enum probe_id probe, enum event_kind kind, 
 	return event;
 }
 
+/* Is this the first event after the reader went to sleep? */
+static __always_inline bool ends_sleep(__u32 reader)
+{
+	__u32 *sleeps = bpf_map_lookup_elem(&sleeping_readers, &reader);
+
+	if (!sleeps || !*sleeps)
+		return false;
+	*sleeps = 0;
+	return true;
+}
+
 /*
  * Hands an event over. A wake-up costs as much as the rest of the event, so
- * the reader polls, and is woken early only by the event with which another
- * quarter of the ring is waiting; of the serious ones, another sixteenth.
+ * while events come the reader polls, and is woken early only by the event with
+ * which another quarter of the ring is waiting; of the serious ones, another
+ * sixteenth. When none come it sleeps until the next.
  */
 static __always_inline void deliver(void *event, bool serious, const __u64 size)
 {
@@ -169,9 +189,11 @@ static __always_inline void deliver(void *event, bool serious, const __u64 size)
 	bool wake;
 
 	if (serious)
-		wake = bpf_ringbuf_query(&serious_events, BPF_RB_AVAIL_DATA) % WAKE_SERIOUS_AT_BYTES < record;
+		wake = bpf_ringbuf_query(&serious_events, BPF_RB_AVAIL_DATA) % WAKE_SERIOUS_AT_BYTES < record ||
+		       ends_sleep(READER_SERIOUS);
 	else
-		wake = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) % WAKE_AT_BYTES < record;
+		wake = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) % WAKE_AT_BYTES < record ||
+		       ends_sleep(READER_FREQUENT);
 	bpf_ringbuf_submit(event, wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 

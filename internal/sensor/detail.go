@@ -64,7 +64,7 @@ func (m *Manager) readEvents(ctx context.Context) {
 		if events == nil || events.Type() != ebpf.RingBuf {
 			continue
 		}
-		reader, err := event.NewReader(events, ring.serious)
+		reader, err := event.NewReader(events, m.shared.Map("sleeping_readers"), ring.serious)
 		if err != nil {
 			m.log.Warn("No detail events", "ring", ring.name, "err", err)
 			continue

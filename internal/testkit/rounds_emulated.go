@@ -7,4 +7,4 @@ package testkit
 // Rounds is how often the tests make each thing happen. An emulated machine is
 // some ten times as slow, and what it shows, a rung that misses something on
 // that kernel, shows early.
-const Rounds = 100
+const Rounds = 50

@@ -23,6 +23,7 @@ import (
 	"security-exporter/internal/sensor/probes/privilege"
 	"security-exporter/internal/sensor/probes/process"
 	"security-exporter/internal/testkit"
+	"security-exporter/internal/testkit/verified"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m, nil) }
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) { testkit.Main(m, nil) }
 func specs() []*probe.Spec {
 	return []*probe.Spec{
 		privilege.New(), process.New(), network.New(),
-		file.New([]config.FileRule{{Path: "/etc/shadow", Read: config.SeverityCritical, Write: config.SeverityCritical}}),
+		file.New(file.NewRules([]config.FileRule{{Path: "/etc/shadow", Read: config.SeverityCritical, Write: config.SeverityCritical}})),
 		kernel.New(),
 	}
 }
@@ -44,7 +45,8 @@ func TestRungs(t *testing.T) {
 	full := probe.Settings{Constants: map[string]any{
 		"rings": host.RingBuffers, "stream": host.RingBuffers, "detailed": true, "arguments": true,
 		"budget_per_window": uint32(100), "sample_rate": uint32(1),
-	}}
+	}, LogLevel: ebpf.LogLevelStats}
+	numbers := verified.Numbers{}
 	for _, spec := range specs() {
 		parts := slices.Clone(spec.Parts)
 		if spec.Compat != nil {
@@ -61,17 +63,22 @@ func TestRungs(t *testing.T) {
 					var refused refusals
 					host.WithTracefs(func() {
 						p := probe.Start(t.Context(), &one, host, shared, full, slog.New(&refused))
+						defer func() {
+							if err := errors.Join(p.Close(), shared.Close()); err != nil {
+								t.Error(err)
+							}
+						}()
 						if !p.Status().Up() {
 							refused.judge(t, p.Status())
+							return
 						}
-						if err := errors.Join(p.Close(), shared.Close()); err != nil {
-							t.Error(err)
-						}
+						countInstructions(t, numbers, p, rung)
 					})
 				})
 			}
 		}
 	}
+	record(t, numbers)
 }
 
 // judge fails a test for a refusal that no lack of the kernel explains.

@@ -11,7 +11,7 @@ import (
 
 // Lockdown can only be raised, so this test comes last, by its file's name.
 // Integrity leaves everything as it is. Confidentiality keeps programs from
-// reading the kernel: what cannot attach says so, and nothing is an error.
+// reading the kernel: every probe says that it is denied.
 func TestZLockdown(t *testing.T) {
 	if !testkit.InMachine() {
 		t.Skip("needs a machine of its own")

@@ -39,13 +39,13 @@ argument() {
 	done
 }
 
-# runs are suite/policy, in the order in which they are to happen
-run=$(argument testrun)
-for pair in $(argument runs | tr , ' '); do
-	suite=${pair%/*} policy=${pair#*/}
+# runs are suite/policy/tests, in the order in which they are to happen
+for run in $(argument runs | tr , ' '); do
+	suite=${run%%/*} tests=${run#*/}
+	policy=${tests%%/*} tests=${tests#*/}
 	echo "@@ begin $suite $policy"
 	read -r before _ </proc/uptime
-	(cd /tmp && SECURITY_EXPORTER_TEST_HOOK_POLICY=$policy timeout 400 "/tests/$suite.test" -test.v -test.timeout=380s ${run:+"-test.run=$run"}) 2>&1
+	(cd /tmp && SECURITY_EXPORTER_TEST_HOOK_POLICY=$policy timeout 900 "/tests/$suite.test" -test.v -test.timeout=880s "-test.run=$tests") 2>&1
 	code=$?
 	read -r after _ </proc/uptime
 	echo "@@ end $suite $policy $code $before $after"

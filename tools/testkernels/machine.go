@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"security-exporter/internal/testkit/verified"
 )
 
 // row is what came of one kernel.
@@ -25,6 +27,8 @@ type row struct {
 	runs    []result
 	err     error
 	console []string // the last lines, if err is set
+	numbers verified.Numbers
+	grown   []string // of the numbers, against the table
 	seconds int
 }
 
@@ -73,7 +77,7 @@ func test(ctx context.Context, o options, k kernel, p packages, binaries string)
 	console, err := boot(ctx, o, k, p, binaries)
 	r.seconds = int(time.Since(start).Seconds())
 	lines := strings.Split(strings.ReplaceAll(string(console), "\r", ""), "\n")
-	r.runs = parse(lines)
+	r.runs, r.numbers = parse(lines), verified.Read(lines)
 	if r.err = errors.Join(err, complete(lines)); r.err != nil {
 		r.console = lines[max(0, len(lines)-40):]
 	}
@@ -111,9 +115,6 @@ func boot(ctx context.Context, o options, k kernel, p packages, binaries string)
 	defer cancel()
 	m := machine[k.arch]
 	line := fmt.Sprintf("console=%s loglevel=5 panic=-1 oops=panic lsm=lockdown,yama,bpf runs=%s", m.console, runs(o))
-	if o.run != "" {
-		line += " testrun=" + o.run
-	}
 	arguments := append(slices.Clone(m.arguments), "-smp", "1", "-m", "2048", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio",
 		"-kernel", vmlinuz, "-initrd", initramfs, "-append", line)
 	console, err := os.Create(filepath.Join(folder, "console"))
@@ -219,7 +220,7 @@ func report(out io.Writer, rows []row) error {
 		if r.err != nil {
 			fmt.Fprintf(w, "%-28s %-6s did not end: %s\n", name, r.kernel.arch, strings.ReplaceAll(r.err.Error(), "\n", "; "))
 		}
-		if r.err != nil || r.failed() > 0 {
+		if r.err != nil || r.failed() > 0 || len(r.grown) > 0 {
 			failed++
 		}
 	}
@@ -228,6 +229,9 @@ func report(out io.Writer, rows []row) error {
 			for _, name := range run.failures {
 				fmt.Fprintf(w, "failed: %s %s %s: %s\n", r.kernel.name, r.kernel.arch, run.policy, name)
 			}
+		}
+		for _, text := range r.grown {
+			fmt.Fprintf(w, "%s %s, docs/verifier.md: %s\n", r.kernel.name, r.kernel.arch, text)
 		}
 		if r.err != nil && len(r.console) > 0 {
 			fmt.Fprintf(w, "\n%s %s, the end of its console:\n%s\n", r.kernel.name, r.kernel.arch, strings.Join(r.console, "\n"))

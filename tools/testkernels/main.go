@@ -29,6 +29,7 @@ type options struct {
 	policies     string
 	suites       string
 	verbose      bool
+	update       bool
 }
 
 func main() {
@@ -38,10 +39,11 @@ func main() {
 	flag.StringVar(&o.cache, "cache", defaultCache(), "folder for packages, indices and consoles")
 	flag.StringVar(&o.mirror, "mirror", "", "Debian mirror, that of apt's sources if empty; its security archive is found beside it")
 	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "machines at a time")
-	flag.DurationVar(&o.limit, "limit", 12*time.Minute, "time for one machine")
+	flag.DurationVar(&o.limit, "limit", 25*time.Minute, "time for one machine")
 	flag.StringVar(&o.run, "run", "", "tests to run, as for go test")
 	flag.StringVar(&o.policies, "policies", strings.Join(policies, ","), "hook policies to test")
 	flag.StringVar(&o.suites, "suites", "", "suites to run, comma-separated; empty: all")
+	flag.BoolVar(&o.update, "update", false, "write what is measured into docs/verifier.md")
 	flag.BoolVar(&o.verbose, "v", false, "print the console of each machine when it ends")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -93,5 +95,8 @@ func run(ctx context.Context, o options) error {
 		})
 	}
 	machines.Wait()
+	if err := judge(rows, o.update); err != nil {
+		return err
+	}
 	return report(os.Stdout, rows)
 }

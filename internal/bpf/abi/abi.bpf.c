@@ -19,6 +19,7 @@ struct keep {
 	enum privilege_gain gain;
 	enum module_action module;
 	enum loss loss;
+	enum event_reader event_reader;
 	enum table table;
 	enum event_kind kind;
 	enum watch_limit watch_limit;

@@ -78,6 +78,14 @@ const (
 	bpfEventKindEVENT_COUNT         bpfEventKind = 8
 )
 
+type bpfEventReader uint32
+
+const (
+	bpfEventReaderREADER_FREQUENT bpfEventReader = 0
+	bpfEventReaderREADER_SERIOUS  bpfEventReader = 1
+	bpfEventReaderREADER_COUNT    bpfEventReader = 2
+)
+
 type bpfEventWithExecutable struct {
 	_          structs.HostLayout
 	Event      bpfEvent

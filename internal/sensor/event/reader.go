@@ -15,18 +15,22 @@ import (
 	"security-exporter/internal/bpf/abi"
 )
 
-// How long an event may wait in a ring that is not filling: the programs wake
-// the reader only when much is waiting. While nothing comes it looks less and
-// less often, since looking is most of what an idle exporter costs.
+// How long an event may wait in a ring that is not filling: while events come,
+// the programs wake the reader only when much is waiting. When none came for
+// that long it says that it sleeps, and the next event wakes it at once; an idle
+// exporter would spend most of its time looking. It looks once more soon, for
+// an event that was on its way while it said so, and then rarely.
 const (
-	pollInterval = 50 * time.Millisecond
-	idleInterval = 200 * time.Millisecond
+	pollInterval  = 50 * time.Millisecond
+	sleepInterval = 500 * time.Millisecond
+	longInterval  = 30 * time.Second
 )
 
 // Reader hands the events of one ring to a function. One goroutine runs it;
 // its counts may be read at any time.
 type Reader struct {
 	ring      *ringbuf.Reader
+	sleeping  *ebpf.Map // nil: it never sleeps
 	serious   bool
 	delivered [probes]atomic.Uint64
 	refused   [probes]atomic.Uint64
@@ -37,13 +41,13 @@ type Reader struct {
 const probes = int(abi.ProbeCount)
 
 // NewReader opens a ring for reading: "events", or "serious_events", whose
-// events are marked as such.
-func NewReader(ring *ebpf.Map, serious bool) (*Reader, error) {
+// events are marked as such. Sleeping is the map "sleeping_readers".
+func NewReader(ring, sleeping *ebpf.Map, serious bool) (*Reader, error) {
 	r, err := ringbuf.NewReader(ring)
 	if err != nil {
 		return nil, fmt.Errorf("read the event ring: %w", err)
 	}
-	return &Reader{ring: r, serious: serious, caughtUp: make(chan struct{}, 1)}, nil
+	return &Reader{ring: r, sleeping: sleeping, serious: serious, caughtUp: make(chan struct{}, 1)}, nil
 }
 
 // Run calls handle for each event and refuse for each record that is none,
@@ -51,21 +55,30 @@ func NewReader(ring *ebpf.Map, serious bool) (*Reader, error) {
 func (r *Reader) Run(handle func(*Event), refuse func(error)) {
 	var record ringbuf.Record
 	var event Event
-	wait := pollInterval
-	r.ring.SetDeadline(time.Now().Add(wait))
+	var wait time.Duration
+	var busy bool // something came since the last deadline
+	look := func(within time.Duration) {
+		wait = within
+		r.ring.SetDeadline(time.Now().Add(within))
+	}
+	look(pollInterval)
 	for {
 		err := r.ring.ReadInto(&record)
 		switch {
 		case err == nil:
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrFlushed):
-			if errors.Is(err, ringbuf.ErrFlushed) {
-				select {
-				case r.caughtUp <- struct{}{}:
-				default:
-				}
+		case errors.Is(err, ringbuf.ErrFlushed):
+			select {
+			case r.caughtUp <- struct{}{}:
+			default:
 			}
-			r.ring.SetDeadline(time.Now().Add(wait))
-			wait = min(2*wait, idleInterval)
+			continue
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if busy {
+				look(pollInterval)
+			} else {
+				look(r.rest(wait))
+			}
+			busy = false
 			continue
 		case errors.Is(err, ringbuf.ErrClosed):
 			return
@@ -73,7 +86,10 @@ func (r *Reader) Run(handle func(*Event), refuse func(error)) {
 			refuse(err)
 			return
 		}
-		wait = pollInterval
+		busy = true
+		if wait != pollInterval { // it slept
+			look(pollInterval)
+		}
 		if err := event.Decode(record.RawSample); err != nil {
 			from, _ := Probe(record.RawSample)
 			r.refused[from].Add(1)
@@ -84,6 +100,21 @@ func (r *Reader) Run(handle func(*Event), refuse func(error)) {
 		r.delivered[event.Probe].Add(1)
 		handle(&event)
 	}
+}
+
+// rest returns how long to wait after nothing came for as long as given.
+func (r *Reader) rest(waited time.Duration) time.Duration {
+	if waited >= sleepInterval {
+		return longInterval
+	}
+	which := uint32(abi.ReaderFrequent)
+	if r.serious {
+		which = uint32(abi.ReaderSerious)
+	}
+	if r.sleeping == nil || r.sleeping.Put(which, uint32(1)) != nil {
+		return pollInterval
+	}
+	return sleepInterval
 }
 
 // Serious says which ring this is.

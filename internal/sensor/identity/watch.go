@@ -21,7 +21,7 @@ import (
 const maxWatches = 1024
 
 // watcher learns cgroups when they are made: a container may have gone when
-// its first event is read, up to 0.2 s later. It watches the directories in
+// its first event is read, up to 50 ms later. It watches the directories in
 // which containers are put, not containers and units themselves. inotify(7).
 type watcher struct {
 	r     *Resolver

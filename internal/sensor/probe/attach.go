@@ -111,11 +111,11 @@ func (r *rungState) load(names []string) error {
 	}
 	collection, err := ebpf.NewCollectionWithOptions(object, ebpf.CollectionOptions{
 		MapReplacements: r.probe.maps,
-		Programs:        ebpf.ProgramOptions{KernelTypes: r.probe.host.BTF},
+		Programs:        ebpf.ProgramOptions{KernelTypes: r.probe.host.BTF, LogLevel: r.probe.settings.LogLevel},
 	})
 	if err != nil {
 		r.probe.host.learnFrom(object, err)
-		return err
+		return explain(err)
 	}
 	defer collection.Close()
 	for _, name := range names {

@@ -73,6 +73,8 @@ func (h *Host) canAttach(spec *ebpf.ProgramSpec) error {
 		return fmt.Errorf("%w: %s", ErrHookMissing, spec.AttachTo)
 	case spec.Type == ebpf.CGroupSockAddr && h.CgroupRoot == "":
 		return errNoCgroup2
+	case (spec.Type == ebpf.Tracing || spec.Type == ebpf.LSM) && !h.hasTracing():
+		return errNoTracing
 	case spec.Type == ebpf.Kprobe && !h.kprobes:
 		return fmt.Errorf("%w: kprobes are not compiled in", ErrHookMissing)
 	case isTrampoline(spec) && !h.trampolines:

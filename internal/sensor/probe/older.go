@@ -20,6 +20,52 @@ func (h *Host) HasHelper(name string) bool {
 	return slices.ContainsFunc(helpers.Values, func(value btf.EnumValue) bool { return value.Name == "BPF_FUNC_"+name })
 }
 
+// hasTracing says whether programs of BTF tracepoints, trampolines and iterators
+// exist: since 5.5. A kernel that does not tell may have them.
+func (h *Host) hasTracing() bool {
+	var types *btf.Enum
+	if h.BTF == nil || h.BTF.TypeByName("bpf_prog_type", &types) != nil {
+		return true
+	}
+	return slices.ContainsFunc(types.Values, func(value btf.EnumValue) bool { return value.Name == "BPF_PROG_TYPE_TRACING" })
+}
+
+// withoutRings turns ring buffers into arrays for kernels before 5.8, where a
+// constant that is false there removes every use of them.
+func withoutRings(object *ebpf.CollectionSpec) {
+	for _, m := range object.Maps {
+		if m.Type == ebpf.RingBuf {
+			m.Type, m.KeySize, m.ValueSize, m.MaxEntries = ebpf.Array, 4, 4, 1
+		}
+	}
+}
+
+// withoutHelpers takes out the calls of helpers that the kernel does not have.
+// A constant keeps programs from making them, but the verifier takes constants
+// into account only since 5.5.
+func (h *Host) withoutHelpers(object *ebpf.CollectionSpec) {
+	var helpers *btf.Enum
+	if h.BTF.TypeByName("bpf_func_id", &helpers) != nil {
+		return
+	}
+	known := map[asm.BuiltinFunc]bool{
+		// The library puts those from before 5.5 in their place.
+		asm.FnProbeReadKernel: true, asm.FnProbeReadKernelStr: true, asm.FnProbeReadUser: true, asm.FnProbeReadUserStr: true,
+	}
+	for _, value := range helpers.Values {
+		known[asm.BuiltinFunc(value.Value)] = true
+	}
+	for _, program := range object.Programs {
+		for i := range program.Instructions {
+			if ins := &program.Instructions[i]; ins.IsBuiltinCall() && !known[asm.BuiltinFunc(ins.Constant)] {
+				metadata := ins.Metadata
+				*ins = asm.Mov.Imm(asm.R0, 0)
+				ins.Metadata = metadata
+			}
+		}
+	}
+}
+
 // helperOf512 is a helper of 5.12.
 const helperOf512 = "check_mtu"
 

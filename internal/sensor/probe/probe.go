@@ -111,6 +111,11 @@ type Settings struct {
 	MaxEntries map[string]uint32
 	// Policy says which rungs may be used; empty is auto.
 	Policy Policy
+	// LogLevel is what the verifier is to say of programs that it accepts,
+	// for tests.
+	LogLevel ebpf.LogLevel
+	// Edit changes an object before it is loaded, for tests. Optional.
+	Edit func(*ebpf.CollectionSpec)
 }
 
 // Probe is a loaded probe. Its methods are safe for concurrent use once Start
@@ -181,6 +186,13 @@ func (p *Probe) Map(name string) *ebpf.Map { return p.maps[name] }
 // its programs run, or nil.
 func (p *Probe) Variable(name string) *ebpf.Variable { return p.variables[name] }
 
+// Program returns a loaded and attached program, or nil.
+func (p *Probe) Program(name string) *ebpf.Program {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.programs[name]
+}
+
 // Runs says whether a program is loaded and attached.
 func (p *Probe) Runs(program string) bool { return p.programs[program] != nil }
 
@@ -207,6 +219,12 @@ func (p *Probe) parse() (*ebpf.CollectionSpec, error) {
 	}
 	if !p.host.HasHelper(helperOf512) {
 		fitOlder(object)
+	}
+	if !p.host.hasTracing() {
+		p.host.withoutHelpers(object)
+	}
+	if p.settings.Edit != nil {
+		p.settings.Edit(object)
 	}
 	return object, nil
 }
@@ -236,16 +254,6 @@ func (p *Probe) loadMaps(shared *Shared) error {
 		p.maps[name] = collection.DetachMap(name)
 	}
 	return shared.keep(p.maps)
-}
-
-// withoutRings turns ring buffers into arrays for kernels before 5.8, where
-// the constant that is false there removes every use of them.
-func withoutRings(object *ebpf.CollectionSpec) {
-	for _, m := range object.Maps {
-		if m.Type == ebpf.RingBuf {
-			m.Type, m.KeySize, m.ValueSize, m.MaxEntries = ebpf.Array, 4, 4, 1
-		}
-	}
 }
 
 func (p *Probe) attachParts(ctx context.Context) {

@@ -13,7 +13,7 @@ import (
 // that loads creates them; the others are handed the same.
 var sharedNames = []string{
 	"processes", "threads", "map_evictions",
-	"events", "serious_events", "event_budget",
+	"events", "serious_events", "sleeping_readers", "event_budget",
 	"events_total", "events_serious_total", "events_sampled_total", "events_lost_total",
 }
 

@@ -4,7 +4,9 @@ package probe
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -58,9 +60,28 @@ var (
 	errNoBTF         = &reasonError{"the kernel has no BTF (CONFIG_DEBUG_INFO_BTF), or it cannot be read", ReasonNoBTF}
 	errNoTracefs     = &reasonError{"tracefs is not mounted and cannot be mounted privately", ReasonNoTracefs}
 	errNoCgroup2     = &reasonError{"no cgroup v2 hierarchy of the host is mounted", ReasonNoCgroup2}
+	errNoTracing     = &reasonError{"the kernel has no programs of BTF tracepoints, functions and iterators (Linux 5.5)", ReasonKernelTooOld}
 	errNoTrampolines = &reasonError{"the kernel refuses trampolines (fentry, fexit)", ReasonNoPermission}
 	ErrHookMissing   = &reasonError{"the kernel does not have this hook", ReasonHookMissing}
 )
+
+// errLockdown: lockdown=confidentiality.
+var errLockdown = errors.New("the kernel is locked down: programs may not read its memory")
+
+// explain says in plain words what a refusal by the verifier means, where it
+// has one cause only: lockdown takes away the helpers that read the kernel.
+func explain(err error) error {
+	var verifier *ebpf.VerifierError
+	if !errors.As(err, &verifier) {
+		return err
+	}
+	for _, line := range verifier.Log {
+		if strings.Contains(line, "bpf_probe_read") && (strings.Contains(line, "unknown func") || strings.Contains(line, "cannot use helper")) {
+			return fmt.Errorf("%w: %s", errLockdown, strings.TrimSpace(line))
+		}
+	}
+	return err
+}
 
 type reasonError struct {
 	text   string
@@ -104,6 +125,8 @@ func statusOf(err error) Status {
 		return Status{State: NotApplicable, Reason: ReasonNone}
 	case errors.As(err, &reason):
 		return Status{State: Unsupported, Reason: reason.reason}
+	case errors.Is(err, errLockdown):
+		return Status{State: Denied, Reason: ReasonNoPermission}
 	case errors.Is(err, unix.EPERM), errors.As(err, &verifier) && errors.Is(err, unix.EACCES) && len(verifier.Log) == 0:
 		return Status{State: Denied, Reason: ReasonNoPermission}
 	case errors.As(err, &verifier):

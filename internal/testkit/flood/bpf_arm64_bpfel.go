@@ -25,6 +25,7 @@ const (
 	bpfMapMapEvictions       = "map_evictions"
 	bpfMapProcesses          = "processes"
 	bpfMapSeriousEvents      = "serious_events"
+	bpfMapSleepingReaders    = "sleeping_readers"
 	bpfProgOnFlood           = "on_flood"
 	bpfVarBudgetPerWindow    = "budget_per_window"
 	bpfVarDetailed           = "detailed"
@@ -91,6 +92,7 @@ type bpfMapSpecs struct {
 	MapEvictions       *ebpf.MapSpec `ebpf:"map_evictions"`
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
 	SeriousEvents      *ebpf.MapSpec `ebpf:"serious_events"`
+	SleepingReaders    *ebpf.MapSpec `ebpf:"sleeping_readers"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -133,6 +135,7 @@ type bpfMaps struct {
 	MapEvictions       *ebpf.Map `ebpf:"map_evictions"`
 	Processes          *ebpf.Map `ebpf:"processes"`
 	SeriousEvents      *ebpf.Map `ebpf:"serious_events"`
+	SleepingReaders    *ebpf.Map `ebpf:"sleeping_readers"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -146,6 +149,7 @@ func (m *bpfMaps) Close() error {
 		m.MapEvictions,
 		m.Processes,
 		m.SeriousEvents,
+		m.SleepingReaders,
 	)
 }
 

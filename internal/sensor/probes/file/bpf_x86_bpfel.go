@@ -31,6 +31,7 @@ const (
 	bpfMapPendingOpens                 = "pending_opens"
 	bpfMapProcesses                    = "processes"
 	bpfMapSeriousEvents                = "serious_events"
+	bpfMapSleepingReaders              = "sleeping_readers"
 	bpfMapWatchedDirectories           = "watched_directories"
 	bpfMapWatchedNames                 = "watched_names"
 	bpfMapWatchedObjects               = "watched_objects"
@@ -169,6 +170,7 @@ type bpfMapSpecs struct {
 	PendingOpens       *ebpf.MapSpec `ebpf:"pending_opens"`
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
 	SeriousEvents      *ebpf.MapSpec `ebpf:"serious_events"`
+	SleepingReaders    *ebpf.MapSpec `ebpf:"sleeping_readers"`
 	WatchedDirectories *ebpf.MapSpec `ebpf:"watched_directories"`
 	WatchedNames       *ebpf.MapSpec `ebpf:"watched_names"`
 	WatchedObjects     *ebpf.MapSpec `ebpf:"watched_objects"`
@@ -225,6 +227,7 @@ type bpfMaps struct {
 	PendingOpens       *ebpf.Map `ebpf:"pending_opens"`
 	Processes          *ebpf.Map `ebpf:"processes"`
 	SeriousEvents      *ebpf.Map `ebpf:"serious_events"`
+	SleepingReaders    *ebpf.Map `ebpf:"sleeping_readers"`
 	WatchedDirectories *ebpf.Map `ebpf:"watched_directories"`
 	WatchedNames       *ebpf.Map `ebpf:"watched_names"`
 	WatchedObjects     *ebpf.Map `ebpf:"watched_objects"`
@@ -248,6 +251,7 @@ func (m *bpfMaps) Close() error {
 		m.PendingOpens,
 		m.Processes,
 		m.SeriousEvents,
+		m.SleepingReaders,
 		m.WatchedDirectories,
 		m.WatchedNames,
 		m.WatchedObjects,

@@ -68,26 +68,35 @@ struct {
 } patterns SEC(".maps");
 
 /*
- * What every open on the host pays: three bits. Bit i of filter is set if an
- * object or directory whose inode number ends in i, or a directory whose name
- * folds to i, is watched. Set by Go, never cleared while the programs run.
+ * What every open on the host pays: three bits. Bit fold(x) of filter is set if
+ * an object or directory with inode number x, or a directory whose name begins
+ * with the bytes x, is watched. Set by Go, never cleared while the programs run.
  */
 volatile __u64 filter[WATCH_FILTER_BITS / 64];
 
-static __always_inline bool may_be_watched(__u64 bit)
+/*
+ * Multiplicative hashing (Knuth), as in Go: the low bits of inode numbers are
+ * alike, since a file system starts each directory at a block group of its own.
+ */
+static __always_inline __u64 fold(__u64 word)
 {
-	bit &= WATCH_FILTER_BITS - 1;
+	return word * 0x9e3779b97f4a7c15ULL >> 48;
+}
+
+static __always_inline bool may_be_watched(__u64 word)
+{
+	__u64 bit = fold(word) & (WATCH_FILTER_BITS - 1);
+
 	return filter[bit / 64] & (1ULL << bit % 64);
 }
 
-/* Folds the first eight bytes of a name; Go does the same. */
-static __always_inline __u64 fold_name(const unsigned char *name)
+/* The first seven bytes of a name. */
+static __always_inline __u64 start_of_name(const unsigned char *name)
 {
 	__u64 word = 0;
 
 	bpf_probe_read_kernel_str(&word, sizeof(word), name);
-	word *= 0x9e3779b97f4a7c15ULL;
-	return word >> 48;
+	return word;
 }
 
 /* The quick check, for an inode with the dentry it was reached by. */
@@ -97,7 +106,7 @@ static __always_inline bool worth_a_look(struct inode *inode, struct dentry *den
 	struct inode *directory = LOAD(btf, parent, d_inode);
 
 	return may_be_watched(LOAD(btf, inode, i_ino)) || may_be_watched(LOAD(btf, directory, i_ino)) ||
-	       may_be_watched(fold_name(LOAD(btf, parent, d_name.name)));
+	       may_be_watched(start_of_name(LOAD(btf, parent, d_name.name)));
 }
 
 static __always_inline struct object object_of(struct inode *inode)

@@ -29,6 +29,7 @@ const (
 	bpfMapModuleNames               = "module_names"
 	bpfMapProcesses                 = "processes"
 	bpfMapSeriousEvents             = "serious_events"
+	bpfMapSleepingReaders           = "sleeping_readers"
 	bpfProgOnClassicIoUringCreate   = "on_classic_io_uring_create"
 	bpfProgOnCompatSysExit          = "on_compat_sys_exit"
 	bpfProgOnExitDeleteModule       = "on_exit_delete_module"
@@ -118,6 +119,7 @@ type bpfMapSpecs struct {
 	ModuleNames               *ebpf.MapSpec `ebpf:"module_names"`
 	Processes                 *ebpf.MapSpec `ebpf:"processes"`
 	SeriousEvents             *ebpf.MapSpec `ebpf:"serious_events"`
+	SleepingReaders           *ebpf.MapSpec `ebpf:"sleeping_readers"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -167,6 +169,7 @@ type bpfMaps struct {
 	ModuleNames               *ebpf.Map `ebpf:"module_names"`
 	Processes                 *ebpf.Map `ebpf:"processes"`
 	SeriousEvents             *ebpf.Map `ebpf:"serious_events"`
+	SleepingReaders           *ebpf.Map `ebpf:"sleeping_readers"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -184,6 +187,7 @@ func (m *bpfMaps) Close() error {
 		m.ModuleNames,
 		m.Processes,
 		m.SeriousEvents,
+		m.SleepingReaders,
 	)
 }
 

@@ -34,6 +34,7 @@ const (
 	bpfMapPending                    = "pending"
 	bpfMapProcesses                  = "processes"
 	bpfMapSeriousEvents              = "serious_events"
+	bpfMapSleepingReaders            = "sleeping_readers"
 	bpfMapSockets                    = "sockets"
 	bpfMapStoodIn                    = "stood_in"
 	bpfMapTcpActive                  = "tcp_active"
@@ -170,6 +171,7 @@ type bpfMapSpecs struct {
 	Pending            *ebpf.MapSpec `ebpf:"pending"`
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
 	SeriousEvents      *ebpf.MapSpec `ebpf:"serious_events"`
+	SleepingReaders    *ebpf.MapSpec `ebpf:"sleeping_readers"`
 	Sockets            *ebpf.MapSpec `ebpf:"sockets"`
 	StoodIn            *ebpf.MapSpec `ebpf:"stood_in"`
 	TcpActive          *ebpf.MapSpec `ebpf:"tcp_active"`
@@ -230,6 +232,7 @@ type bpfMaps struct {
 	Pending            *ebpf.Map `ebpf:"pending"`
 	Processes          *ebpf.Map `ebpf:"processes"`
 	SeriousEvents      *ebpf.Map `ebpf:"serious_events"`
+	SleepingReaders    *ebpf.Map `ebpf:"sleeping_readers"`
 	Sockets            *ebpf.Map `ebpf:"sockets"`
 	StoodIn            *ebpf.Map `ebpf:"stood_in"`
 	TcpActive          *ebpf.Map `ebpf:"tcp_active"`
@@ -255,6 +258,7 @@ func (m *bpfMaps) Close() error {
 		m.Pending,
 		m.Processes,
 		m.SeriousEvents,
+		m.SleepingReaders,
 		m.Sockets,
 		m.StoodIn,
 		m.TcpActive,

@@ -28,6 +28,7 @@ const (
 	bpfMapPrivilegeGainedTotal        = "privilege_gained_total"
 	bpfMapProcesses                   = "processes"
 	bpfMapSeriousEvents               = "serious_events"
+	bpfMapSleepingReaders             = "sleeping_readers"
 	bpfMapThreads                     = "threads"
 	bpfProgOnClassicSchedProcessExec  = "on_classic_sched_process_exec"
 	bpfProgOnClassicSchedProcessExit  = "on_classic_sched_process_exit"
@@ -198,6 +199,7 @@ type bpfMapSpecs struct {
 	PrivilegeGainedTotal     *ebpf.MapSpec `ebpf:"privilege_gained_total"`
 	Processes                *ebpf.MapSpec `ebpf:"processes"`
 	SeriousEvents            *ebpf.MapSpec `ebpf:"serious_events"`
+	SleepingReaders          *ebpf.MapSpec `ebpf:"sleeping_readers"`
 	Threads                  *ebpf.MapSpec `ebpf:"threads"`
 }
 
@@ -248,6 +250,7 @@ type bpfMaps struct {
 	PrivilegeGainedTotal     *ebpf.Map `ebpf:"privilege_gained_total"`
 	Processes                *ebpf.Map `ebpf:"processes"`
 	SeriousEvents            *ebpf.Map `ebpf:"serious_events"`
+	SleepingReaders          *ebpf.Map `ebpf:"sleeping_readers"`
 	Threads                  *ebpf.Map `ebpf:"threads"`
 }
 
@@ -265,6 +268,7 @@ func (m *bpfMaps) Close() error {
 		m.PrivilegeGainedTotal,
 		m.Processes,
 		m.SeriousEvents,
+		m.SleepingReaders,
 		m.Threads,
 	)
 }

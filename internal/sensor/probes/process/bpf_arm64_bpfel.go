@@ -30,6 +30,7 @@ const (
 	bpfMapProcesses                    = "processes"
 	bpfMapScriptVerdicts               = "script_verdicts"
 	bpfMapSeriousEvents                = "serious_events"
+	bpfMapSleepingReaders              = "sleeping_readers"
 	bpfMapThreads                      = "threads"
 	bpfProgFillProcesses               = "fill_processes"
 	bpfProgOnClassicSchedProcessExec   = "on_classic_sched_process_exec"
@@ -130,6 +131,7 @@ type bpfMapSpecs struct {
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
 	ScriptVerdicts     *ebpf.MapSpec `ebpf:"script_verdicts"`
 	SeriousEvents      *ebpf.MapSpec `ebpf:"serious_events"`
+	SleepingReaders    *ebpf.MapSpec `ebpf:"sleeping_readers"`
 	Threads            *ebpf.MapSpec `ebpf:"threads"`
 }
 
@@ -182,6 +184,7 @@ type bpfMaps struct {
 	Processes          *ebpf.Map `ebpf:"processes"`
 	ScriptVerdicts     *ebpf.Map `ebpf:"script_verdicts"`
 	SeriousEvents      *ebpf.Map `ebpf:"serious_events"`
+	SleepingReaders    *ebpf.Map `ebpf:"sleeping_readers"`
 	Threads            *ebpf.Map `ebpf:"threads"`
 }
 
@@ -201,6 +204,7 @@ func (m *bpfMaps) Close() error {
 		m.Processes,
 		m.ScriptVerdicts,
 		m.SeriousEvents,
+		m.SleepingReaders,
 		m.Threads,
 	)
 }
