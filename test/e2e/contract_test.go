@@ -74,7 +74,7 @@ func TestPostureContract(t *testing.T) {
 		"etc/os-release":        "NAME=Debian\nID=debian\nPRETTY_NAME=\"Debian 12\"\nVERSION=12\nVERSION_ID='12'\n",
 		"etc/passwd":            "root:x:0:0::/root:/bin/sh\neve:x:1000:1000::/home/eve:/bin/bash\nbob:x:1001:1000::/:/bin/false\n",
 		"etc/group":             "root:x:0:\nadm:x:4:eve\nsudo:x:27:eve\neve:x:1000:\n",
-		"etc/shadow":            "root:*:20000:0:99999:7:::\neve:$y$j9T$a$b:20000:0:99999:7:30:25000:\nbob:!::::::: \n",
+		"etc/shadow":            "root:*:20000:0:99999:7:::\neve:$y$j9T$a$b:20000:0:99999:7:30:25000:\nbob:!:::::::\n",
 		"etc/sudoers":           "%sudo ALL=(ALL:ALL) ALL\n",
 		"etc/ssh/sshd_config":   "PermitRootLogin no\nPermitRootLogin yes\n",
 		"etc/login.defs":        "UMASK 022\nENCRYPT_METHOD YESCRYPT\n",
@@ -118,7 +118,7 @@ func TestPostureContract(t *testing.T) {
 }
 
 // A host with 100,000 accounts is within the deadlines and within the memory
-// that the packages allow, and a scrape stays quick.
+// that the packages allow.
 func TestManyAccounts(t *testing.T) {
 	t.Parallel()
 	const n = 100_000
