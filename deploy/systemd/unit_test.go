@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,5 +99,15 @@ func TestFlags(t *testing.T) {
 	}
 	if !c.EBPF.Enabled || !c.Harden {
 		t.Error("the unit does not switch eBPF and hardening on")
+	}
+}
+
+// TestReload: what is checked before the signal is what was started.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	program, flags, _ := strings.Cut(settings(t, "ExecStart")[0], " ")
+	want := []string{program + " check-config " + flags, "+/bin/kill -HUP $MAINPID"}
+	if got := settings(t, "ExecReload"); !slices.Equal(got, want) {
+		t.Errorf("ExecReload is %q, want %q", got, want)
 	}
 }

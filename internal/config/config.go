@@ -38,6 +38,8 @@ const (
 	MaxTopWindow      = 24 * time.Hour
 	MaxFileMiB        = 10000
 	MaxFileBackups    = 1000
+	MinInterval       = 5 * time.Second
+	MaxInterval       = 24 * time.Hour
 
 	defaultSampleRate   = "1"
 	defaultEventsPerSec = "5000"
@@ -88,6 +90,8 @@ type Config struct {
 	GoMetrics bool
 	// Harden gives up privileges once everything has started.
 	Harden bool
+	// Lifecycle lets POST /-/reload apply the configuration file again.
+	Lifecycle bool
 	// Collectors says for each name of Known.Collectors whether it runs.
 	Collectors map[string]bool
 
@@ -96,6 +100,20 @@ type Config struct {
 	// FileRules are the watched files: the defaults, changed by the
 	// configuration file. No two rules have the same path.
 	FileRules []FileRule
+
+	// File is the configuration file; empty if there is none. FileHash is
+	// the start of its SHA-256 in hexadecimal.
+	File, FileHash string
+}
+
+// Reread returns the configuration with what the file says now: all of it, or
+// nil and an error of one line that names file, line and key. c is unchanged.
+func (c *Config) Reread(known Known) (*Config, error) {
+	next := *c
+	if err := next.loadFile(c.File, known); err != nil {
+		return nil, err
+	}
+	return &next, nil
 }
 
 // EBPF holds the settings of the runtime half.
@@ -162,6 +180,9 @@ type Posture struct {
 	// Sysctl is the expected value of a kernel parameter by its dotted name;
 	// an empty one expects nothing.
 	Sysctl map[string]string
+	// Intervals are the pauses between two runs of a collector, by name, where
+	// they are not its own.
+	Intervals map[string]time.Duration
 }
 
 // Logger returns the logger that the flags ask for, writing to w.

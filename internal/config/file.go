@@ -4,6 +4,8 @@ package config
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -28,6 +31,7 @@ type file struct {
 	rules    []fileRule
 
 	waivers, sysctl map[string]string
+	intervals       map[string]time.Duration
 }
 
 type fileRule struct {
@@ -68,8 +72,17 @@ func (c *Config) loadFile(path string, known Known) error {
 	if err != nil {
 		return err
 	}
-	c.FileRules, c.Posture.Waivers, c.Posture.Sysctl = rules, f.waivers, f.sysctl
+	c.FileRules, c.Posture.Waivers, c.Posture.Sysctl, c.Posture.Intervals = rules, f.waivers, f.sysctl, f.intervals
+	c.File, c.FileHash = path, hash(data)
 	return nil
+}
+
+// hashBytes are enough to tell files apart, and to compare with sha256sum.
+const hashBytes = 8
+
+func hash(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:hashBytes])
 }
 
 // readFile reads a regular file of at most maxFileBytes. It does not wait: a
@@ -123,7 +136,7 @@ func parseFile(name string, data []byte, known Known) (*file, error) {
 	if isNull(root) {
 		return f, nil
 	}
-	top, err := mapping(name, "", root, "file_access", "checks", "sysctl")
+	top, err := mapping(name, "", root, "file_access", "checks", "sysctl", "collectors")
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +147,7 @@ func parseFile(name string, data []byte, known Known) (*file, error) {
 		{"file_access", func(n *yaml.Node) error { return f.parseFileAccess(name, n) }},
 		{"checks", func(n *yaml.Node) error { return f.parseChecks(name, n, known.Checks) }},
 		{"sysctl", func(n *yaml.Node) error { return f.parseSysctl(name, n) }},
+		{"collectors", func(n *yaml.Node) error { return f.parseCollectors(name, n, known.Collectors) }},
 	} {
 		if n := top[section.key]; n != nil && !isNull(n) {
 			if err := section.parse(n); err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func parseRules(content string) ([]FileRule, error) {
@@ -58,15 +59,15 @@ func TestFileRules(t *testing.T) {
 	}
 }
 
-func TestFileRulePaths(t *testing.T) {
-	t.Parallel()
-	long := strings.Repeat("n", 63)
-	for _, p := range []string{"/a", "/a/", "~/", "~/a", "~/.ssh/", "/a/*", "/a/b?/", "~/*.key", "/" + long, "/a~", "/...", "/a/.b", "/*"} {
-		if err := checkRulePath(p); err != nil {
-			t.Errorf("%q: %v", p, err)
-		}
-	}
-	for p, want := range map[string]string{
+const longName = "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
+
+func goodPaths() []string {
+	return []string{"/a", "/a/", "~/", "~/a", "~/.ssh/", "/a/*", "/a/b?/", "~/*.key", "/" + longName, "/a~", "/...", "/a/.b", "/*"}
+}
+
+// badPaths are paths with what is said about them.
+func badPaths() map[string]string {
+	return map[string]string{
 		"":                           "is empty",
 		"a":                          "must begin with /",
 		"./a":                        "must begin with /",
@@ -84,7 +85,7 @@ func TestFileRulePaths(t *testing.T) {
 		"/a/..":                      `component ".."`,
 		"/../a/":                     `component ".."`,
 		"~/../a":                     `component ".."`,
-		"/" + long + "n":             "component of 64 bytes",
+		"/" + longName + "n":         "component of 64 bytes",
 		strings.Repeat("/aaa", 1024): "longer than 4095",
 		"/a\x00b":                    "NUL",
 		"/a/[bc]":                    "contains [",
@@ -93,7 +94,17 @@ func TestFileRulePaths(t *testing.T) {
 		"~/?/a":                      "only the last component",
 		"/a/**":                      "more than one *",
 		"/home/*/.ssh/id":            "only the last component",
-	} {
+	}
+}
+
+func TestFileRulePaths(t *testing.T) {
+	t.Parallel()
+	for _, p := range goodPaths() {
+		if err := checkRulePath(p); err != nil {
+			t.Errorf("%q: %v", p, err)
+		}
+	}
+	for p, want := range badPaths() {
 		if err := checkRulePath(p); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want one with %q", shorten(p), err, want)
 		}
@@ -128,8 +139,10 @@ func TestFileRulesOverride(t *testing.T) {
 	}
 }
 
-func TestFileErrors(t *testing.T) {
-	t.Parallel()
+// badFile is a configuration file that is refused, and how.
+type badFile struct{ name, in, want string }
+
+func badFiles() []badFile {
 	rules := func(s string) string { return "file_access:\n  rules:\n" + s }
 	many := rules("")
 	for i := range MaxFileRules + 1 {
@@ -143,7 +156,16 @@ func TestFileErrors(t *testing.T) {
 	for i := range MaxSysctl + 1 {
 		manyParams += fmt.Sprintf("    kernel.p%d: 1\n", i)
 	}
-	for _, c := range []struct{ name, in, want string }{
+	return []badFile{
+		{"collectors is a list", "collectors: [ports]\n", "c.yml:1: collectors: is a list; want collectors with their settings"},
+		{"unknown collector", "collectors:\n  port: {interval: 5m}\n", `c.yml:2: collectors: no collector is called "port"; want accounts, ports, sshd`},
+		{"collector without settings", "collectors:\n  ports:\n", `c.yml:2: collectors.ports: ""; want the keys interval`},
+		{"unknown setting", "collectors:\n  ports: {enabled: true}\n", `c.yml:2: collectors.ports: unknown key "enabled"; want interval`},
+		{"interval without unit", "collectors:\n  ports: {interval: 60}\n", `c.yml:2: collectors.ports.interval: "60"; want a duration in whole seconds from 5s to 24h0m0s, such as 5m`},
+		{"interval too short", "collectors:\n  ports: {interval: 4s}\n", `c.yml:2: collectors.ports.interval: "4s"; want a duration in whole seconds from 5s to 24h0m0s, such as 5m`},
+		{"interval too long", "collectors:\n  ports: {interval: 25h}\n", `c.yml:2: collectors.ports.interval: "25h"; want a duration in whole seconds from 5s to 24h0m0s, such as 5m`},
+		{"interval in parts of a second", "collectors:\n  ports: {interval: 5500ms}\n", `c.yml:2: collectors.ports.interval: "5500ms"; want a duration in whole seconds from 5s to 24h0m0s, such as 5m`},
+		{"interval is a list", "collectors:\n  ports:\n    interval: [5s]\n", "c.yml:3: collectors.ports.interval: is a list; want a duration in whole seconds from 5s to 24h0m0s, such as 5m"},
 		{"checks is a list", "checks: [a]\n", "c.yml:1: checks: is a list; want the keys waive"},
 		{"unknown checks key", "checks:\n  skip: {}\n", `c.yml:2: checks: unknown key "skip"; want waive`},
 		{"waive is a list", "checks:\n  waive: [sshd_root_login]\n", "c.yml:2: checks.waive: is a list; want check ids with a reason each"},
@@ -160,10 +182,10 @@ func TestFileErrors(t *testing.T) {
 		{"tab", "file_access:\n\tdefaults: true\n", "c.yml:2: found character that cannot start any token"},
 		{"binary", "\x00\x01", "c.yml:1: contains the control character U+0000"},
 		{"invalid UTF-8", "#\na: \xff\n", "c.yml:2: is not valid UTF-8"},
-		{"list at top", "- a\n", "c.yml:1: is a list; want the keys file_access, checks, sysctl"},
-		{"scalar at top", "hello\n", `c.yml:1: "hello"; want the keys file_access, checks, sysctl`},
+		{"list at top", "- a\n", "c.yml:1: is a list; want the keys file_access, checks, sysctl, collectors"},
+		{"scalar at top", "hello\n", `c.yml:1: "hello"; want the keys file_access, checks, sysctl, collectors`},
 		{"second document", "file_access:\n---\na: b\n", "c.yml:2: a second YAML document; write one"},
-		{"unknown key at top", "file_acces:\n", `c.yml:1: unknown key "file_acces"; want file_access, checks, sysctl`},
+		{"unknown key at top", "file_acces:\n", `c.yml:1: unknown key "file_acces"; want file_access, checks, sysctl, collectors`},
 		{"key twice", "file_access:\nfile_access:\n", `c.yml:2: key "file_access" comes twice`},
 		{"section is a list", "file_access: [a]\n", "c.yml:1: file_access: is a list; want the keys defaults, rules"},
 		{"unknown key", "file_access:\n  rule: []\n", `c.yml:2: file_access: unknown key "rule"; want defaults, rules`},
@@ -192,7 +214,12 @@ func TestFileErrors(t *testing.T) {
 		{"too many", many, "c.yml:3: file_access.rules: 513 rules; at most 512"},
 		{"too many together", tooManyTogether, fmt.Sprintf("c.yml: file_access.rules: %d rules together with the built-in ones; at most 512", MaxFileRules+len(DefaultFileRules()))},
 		{"control characters are quoted", rules("  - {path: \"x\\e[31m\\n\", read: info}\n"), `c.yml:3: file_access.rules[0].path: "x\x1b[31m\n" must begin with / or, for every home directory, ~/`},
-	} {
+	}
+}
+
+func TestFileErrors(t *testing.T) {
+	t.Parallel()
+	for _, c := range badFiles() {
 		got, err := parseRules(c.in)
 		if err == nil || err.Error() != c.want {
 			t.Errorf("%s\n got %v\nwant %s", c.name, err, c.want)
@@ -238,6 +265,12 @@ func TestExampleFile(t *testing.T) {
 	}
 	if want := map[string]string{"net.ipv4.ip_forward": "1", "kernel.sysrq": "176", "kernel.modules_disabled": ""}; !maps.Equal(c.Posture.Sysctl, want) {
 		t.Errorf("sysctl %q", c.Posture.Sysctl)
+	}
+	if want := map[string]time.Duration{"accounts": time.Hour, "ports": 15 * time.Second}; !maps.Equal(c.Posture.Intervals, want) {
+		t.Errorf("intervals %v", c.Posture.Intervals)
+	}
+	if c.File != "../../docs/config.example.yml" || len(c.FileHash) != 2*hashBytes {
+		t.Errorf("file %q, hash %q", c.File, c.FileHash)
 	}
 	for _, want := range []FileRule{
 		{"/etc/krb5.keytab", SeverityCritical, SeverityCritical},

@@ -34,6 +34,7 @@ type flags struct {
 	rootfs        *string
 	goMetrics     *bool
 	harden        *bool
+	lifecycle     *bool
 	collectors    map[string]*bool
 	configFile    *string
 
@@ -58,10 +59,11 @@ func newFlags(known Known, stdout io.Writer) *flags {
 
 	f.web = kingpinflag.AddFlags(app, DefaultListenAddress)
 	f.telemetryPath = app.Flag("web.telemetry-path", "URL path of the metrics page.").Default(DefaultTelemetryPath).String()
+	f.lifecycle = app.Flag("web.enable-lifecycle", "Let POST /-/reload apply --config.file again, as SIGHUP does.").Default("false").Bool()
 	f.logLevel = app.Flag("log.level", "Least severe messages to log: debug, info, warn or error.").Default("info").String()
 	f.logFormat = app.Flag("log.format", "Format of log messages: logfmt or json.").Default("logfmt").String()
 	f.harden = app.Flag("harden", "Once started, give up the capabilities that are not needed, and have the kernel refuse to execute programs.").Default("true").Bool()
-	f.configFile = app.Flag("config.file", "YAML file with watched files, waived checks and expected kernel parameters (see docs/config.example.yml).").Default("").String()
+	f.configFile = app.Flag("config.file", "YAML file with watched files, waived checks, expected kernel parameters and intervals of collectors (see docs/config.example.yml). SIGHUP applies it again.").Default("").String()
 
 	f.ebpfEnabled = app.Flag("ebpf.enabled", "Count security events in the kernel with eBPF.").Default("false").Bool()
 	f.probes = app.Flag("ebpf.probes", "Comma-separated probes to run, from: "+strings.Join(known.Probes, ", ")+".").Default(strings.Join(known.Probes, ",")).String()

@@ -19,7 +19,7 @@ import (
 )
 
 // ReservedPaths are the URL paths that the server keeps for itself.
-func ReservedPaths() []string { return []string{"/", "/healthz", "/readyz"} }
+func ReservedPaths() []string { return []string{"/", "/healthz", "/readyz", "/-/reload"} }
 
 // Parse reads the command line (without the program name) and the files it
 // names. Help and version go to stdout, followed by ErrPrinted. Any other
@@ -52,6 +52,7 @@ func (f *flags) validate(known Known) (*Config, error) {
 		Web:        *f.web,
 		GoMetrics:  *f.goMetrics,
 		Harden:     *f.harden,
+		Lifecycle:  *f.lifecycle,
 		EBPF:       EBPF{Enabled: *f.ebpfEnabled, Detailed: *f.detailed || *f.output != "", SampleRateFixed: *f.sampleRateFixed},
 		Events:     Events{Arguments: *f.arguments},
 		API:        API{Explicit: f.apiSet},

@@ -213,7 +213,7 @@ func TestParseErrors(t *testing.T) {
 		{[]string{"--path.procfs="}, "--path.procfs=: want an absolute path"},
 		{[]string{"--path.sysfs=/nope"}, "--path.sysfs=/nope: no such file or directory; want an existing directory"},
 		{[]string{"--path.rootfs=" + plain}, "--path.rootfs=" + plain + ": want a directory"},
-		{[]string{"--config.file=" + badConfig}, "--config.file: " + badConfig + `:1: unknown key "file_acces"; want file_access, checks, sysctl`},
+		{[]string{"--config.file=" + badConfig}, "--config.file: " + badConfig + `:1: unknown key "file_acces"; want file_access, checks, sysctl, collectors`},
 		{[]string{"--config.file=/nope/x.yml"}, "--config.file: open /nope/x.yml: no such file or directory"},
 		{[]string{"--web.config.file=/nope/x.yml"}, "--web.config.file=/nope/x.yml: open /nope/x.yml: no such file or directory (see the exporter-toolkit's web configuration)"},
 		{[]string{"--web.config.file=" + badWeb}, "--web.config.file=" + badWeb + ": crypto/bcrypt: hashedSecret too short to be a bcrypted password (see the exporter-toolkit's web configuration)"},

@@ -5,6 +5,8 @@ package config
 import (
 	"regexp"
 	"slices"
+	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -57,6 +59,31 @@ func (f *file) parseSysctl(name string, n *yaml.Node) error {
 		if isNull(v) {
 			f.sysctl[k.Value] = ""
 		}
+		return nil
+	})
+}
+
+// parseCollectors reads how often collectors run.
+func (f *file) parseCollectors(name string, n *yaml.Node, known []string) error {
+	f.intervals = make(map[string]time.Duration)
+	return entries(name, "collectors", n, "collectors with their settings", func(k, v *yaml.Node) error {
+		if !slices.Contains(known, k.Value) {
+			return place{name, k.Line}.errorf("collectors", "no collector is called %q; want %s", shorten(k.Value), strings.Join(known, ", "))
+		}
+		key := "collectors." + k.Value
+		settings, err := mapping(name, key, v, "interval")
+		if err != nil {
+			return err
+		}
+		i := settings["interval"]
+		if i == nil || isNull(i) {
+			return nil
+		}
+		interval, err := duration(i.Value, MinInterval, MaxInterval)
+		if i.Kind != yaml.ScalarNode || err != nil {
+			return place{name, i.Line}.errorf(key+".interval", "%swant a duration in whole seconds from %v to %v, such as 5m", value(i), MinInterval, MaxInterval)
+		}
+		f.intervals[k.Value] = interval
 		return nil
 	})
 }

@@ -116,16 +116,13 @@ func (p *Process) OpenExe(ctx context.Context) (*os.File, error) {
 // cache of what is known about it.
 func (p *Process) StatExe(ctx context.Context) (Info, error) {
 	return do(ctx, p.calls, "stat", "/proc/"+strconv.Itoa(p.Pid)+"/exe", func() (Info, error) {
-		handle, err := p.follow("exe", 0)
-		if err != nil {
-			return Info{}, err
-		}
-		defer closeFD(handle)
-		var st unix.Stat_t
-		if err := unix.Fstat(handle, &st); err != nil {
-			return Info{}, err
-		}
-		return info(&st), nil
+		return control(p.dir, func(base int) (Info, error) {
+			var st unix.Stat_t
+			if err := unix.Fstatat(base, "exe", &st, 0); err != nil {
+				return Info{}, err
+			}
+			return info(&st), nil
+		})
 	}, nil)
 }
 

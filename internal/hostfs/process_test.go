@@ -4,6 +4,7 @@ package hostfs
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,26 +72,42 @@ func TestProcessFds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	file, err := os.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
+	// More than one buffer of directory entries holds.
+	dir := t.TempDir()
+	want := make(map[string]string)
+	for range 3000 {
+		file, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		want[strconv.Itoa(int(file.Fd()))] = dir
 	}
-	defer file.Close()
 	fds, err := p.OpenDir(t.Context(), "fd")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer fds.Close()
-	names, err := fds.Names()
-	number := strconv.Itoa(int(file.Fd()))
-	if err != nil || !slices.Contains(names, number) {
-		t.Fatalf("fds %q, %v", names, err)
+	got := make(map[string]string)
+	err = fds.Links(func(name, text []byte) bool {
+		if _, twice := got[string(name)]; twice {
+			t.Errorf("fd %s twice", name)
+		}
+		got[string(name)] = string(text)
+		return true
+	})
+	maps.DeleteFunc(got, func(fd, _ string) bool { return want[fd] == "" })
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("%d fds, %v, want %d", len(got), err, len(want))
 	}
-	if got, err := fds.Readlink(number); got != file.Name() || err != nil {
-		t.Errorf("fd %s: %q, %v, want %q", number, got, err, file.Name())
+	calls := 0
+	again, err := p.OpenDir(t.Context(), "fd")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := fds.Readlink("../fd/" + number); err == nil {
-		t.Error("a path was accepted as a name")
+	defer again.Close()
+	if err := again.Links(func(_, _ []byte) bool { calls++; return false }); err != nil || calls != 1 {
+		t.Errorf("%d calls after false, %v", calls, err)
 	}
 	pids, err := root.Pids(t.Context())
 	if err != nil || !slices.Contains(pids, os.Getpid()) {

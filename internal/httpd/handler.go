@@ -4,6 +4,7 @@ package httpd
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"html/template"
 	"log/slog"
@@ -38,7 +39,9 @@ func newHandler(opts Options) (http.Handler, error) {
 		}),
 		"/": page,
 	}
-	if len(routes) != 4 {
+	const reloadPath = "/-/reload"
+	routes[reloadPath] = reload(opts.Reload)
+	if len(routes) != 5 {
 		return nil, fmt.Errorf("telemetry path %s is taken by the server itself", opts.TelemetryPath)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -47,6 +50,8 @@ func newHandler(opts Options) (http.Handler, error) {
 		switch {
 		case !ok:
 			http.NotFound(w, r)
+		case r.URL.Path == reloadPath:
+			h.ServeHTTP(w, r)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
 			http.Error(w, "only GET and HEAD are allowed", http.StatusMethodNotAllowed)
@@ -62,6 +67,35 @@ type errorLog struct{ logger *slog.Logger }
 
 func (l errorLog) Println(v ...any) {
 	l.logger.Error("Metrics page is incomplete", "err", strings.TrimSpace(fmt.Sprintln(v...)))
+}
+
+// reload applies the configuration file. A page of another site that a browser
+// shows may not ask for it.
+func reload(apply func(context.Context) error) http.Handler {
+	sites := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method != http.MethodPost:
+			w.Header().Set("Allow", "POST")
+			http.Error(w, "only POST is allowed", http.StatusMethodNotAllowed)
+			return
+		case apply == nil:
+			http.Error(w, "the lifecycle API is off; start the exporter with --web.enable-lifecycle", http.StatusForbidden)
+			return
+		}
+		if err := sites.Check(r); err != nil {
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), reloadTimeout)
+		defer cancel()
+		if err := apply(ctx); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write([]byte("ok\n"))
+	})
 }
 
 // text serves a short plain text made for each request.

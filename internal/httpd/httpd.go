@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package httpd serves the metrics page, /healthz, /readyz and a landing
-// page. Listening, TLS, basic auth and socket activation are those of the
+// Package httpd serves the metrics page, /healthz, /readyz, a landing page
+// and, if it may, /-/reload. Listening, TLS, basic auth and socket activation are those of the
 // Prometheus exporter-toolkit; a --web.config.file with users protects every
 // path, the two health checks included.
 //
@@ -34,6 +34,7 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second
 	writeTimeout      = 30 * time.Second
+	reloadTimeout     = 20 * time.Second
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 16 << 10
 )
@@ -49,6 +50,9 @@ type Options struct {
 	// Ready returns why the exporter is not ready, one reason for each line;
 	// none means ready. It is called for each /readyz and must not block.
 	Ready func() []string
+	// Reload applies the configuration file, for POST /-/reload, and returns an
+	// error of one line; nil refuses that.
+	Reload func(context.Context) error
 	// Version is shown on the landing page.
 	Version string
 	Logger  *slog.Logger

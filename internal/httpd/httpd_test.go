@@ -430,3 +430,50 @@ func BenchmarkScrape(b *testing.B) {
 		})
 	}
 }
+
+func TestReload(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, method string
+		off          bool
+		err          error
+		origin       string
+		code         int
+		body         string
+		calls        int
+	}{
+		{"done", "POST", false, nil, "", 200, "ok\n", 1},
+		{"refused", "POST", false, errors.New("/c.yml:3: no"), "", 500, "/c.yml:3: no\n", 1},
+		{"off", "POST", true, nil, "", 403, "the lifecycle API is off; start the exporter with --web.enable-lifecycle\n", 0},
+		{"GET", "GET", false, nil, "", 405, "only POST is allowed\n", 0},
+		{"GET and off", "GET", true, nil, "", 405, "only POST is allowed\n", 0},
+		{"PUT", "PUT", false, nil, "", 405, "only POST is allowed\n", 0},
+		{"of another site", "POST", false, nil, "https://other.example", 403, "cross-origin request detected, and/or browser is out of date: Sec-Fetch-Site is missing, and Origin does not match Host\n", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			calls := 0
+			r := start(t, func(o *Options) {
+				if !c.off {
+					o.Reload = func(context.Context) error { calls++; return c.err }
+				}
+			})
+			req, err := http.NewRequestWithContext(t.Context(), c.method, r.url("/-/reload"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.origin != "" {
+				req.Header.Set("Origin", c.origin)
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err != nil || resp.StatusCode != c.code || string(body) != c.body || calls != c.calls {
+				t.Errorf("%d %q, %v, %d calls; want %d %q, %d", resp.StatusCode, body, err, calls, c.code, c.body, c.calls)
+			}
+		})
+	}
+}

@@ -5,6 +5,7 @@ package posture
 import (
 	"fmt"
 	"log/slog"
+	"runtime"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 // of a core at the default intervals.
 func BenchmarkRun(b *testing.B) {
 	testkit.Crowd(b, 1000, 400)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // as the program does
 	specs := collectors()
 	inputs := make([]*Input, len(specs))
 	for i := range specs {
@@ -63,4 +65,20 @@ func costs(specs []Spec, seconds []float64) string {
 		}
 	}
 	return out
+}
+
+// BenchmarkFirstRun is a run of all collectors that know nothing yet, with the
+// crowd of BenchmarkRun: it finds the owners of all sockets and their versions.
+func BenchmarkFirstRun(b *testing.B) {
+	testkit.Crowd(b, 1000, 400)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // as the program does
+	start := cpuTime()
+	for b.Loop() {
+		for _, s := range collectors() {
+			s.defaults()
+			in := &Input{Root: hostfs.New(hostfs.Paths{}), Log: slog.New(slog.DiscardHandler), Now: time.Now, Settings: Settings{ServicesEnabled: true}}
+			_ = s.Collect(b.Context(), in, metric.NewBatch(s.MaxSeries))
+		}
+	}
+	b.ReportMetric((cpuTime()-start)*1e3/float64(b.N), "cpu-ms/op")
 }

@@ -56,6 +56,9 @@ type checks struct {
 	table                  []check
 	audit                  func(context.Context) (*auditState, error)
 	passed, failed, waived *metric.Metric
+	// homes is the root file system of from, with hung calls of its own.
+	from  *hostfs.Root
+	homes *hostfs.Tree
 }
 
 func checksCollector() Spec { return checksWith(queryAudit) }
@@ -87,12 +90,17 @@ func checksWith(audit func(context.Context) (*auditState, error)) Spec {
 			passwdFile, groupFile, shadowFile, loginDefs, sshdConfigFile, "/etc/ssh/sshd_config.d/*.conf", "/etc/sudoers", "/etc/sudoers.d/*",
 			"/etc/pam.d/*", "/etc/security/*.conf", "/etc/systemd/journald.conf",
 		},
+		Judges:  true,
 		Collect: c.collect,
 	}
 }
 
 func (c *checks) collect(ctx context.Context, in *Input, out *metric.Batch) error {
+	if c.from != in.Root {
+		c.from, c.homes = in.Root, in.Isolate().Rootfs
+	}
 	h := newCheckHost(ctx, in, c.audit)
+	h.homes = c.homes
 	var problems []error
 	for _, row := range c.table {
 		if _, waived := in.Settings.Waivers[row.id]; waived {

@@ -4,6 +4,7 @@ package posture
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"security-exporter/internal/hostfs"
@@ -83,21 +84,31 @@ func checkSystemLogin(h *checkHost) (int, error) {
 }
 
 // maxHomes is how many homes are looked at: each may be on a server.
-const maxHomes = 1024
+// maxHungHomes is after how many that do not answer no other is tried, because
+// each costs hostfs.CallTimeout.
+const (
+	maxHomes     = 1024
+	maxHungHomes = 2
+)
 
 func checkHomes(h *checkHost) (int, error) {
 	least, most, errDefs := h.uidRange()
 	shells, errShells := readShells(h.ctx, h.in.Rootfs)
 	problems := []error{errDefs, errShells}
-	seen := 0
+	seen, hung := 0, 0
 	findings, err := h.countUsers(func(_ *accountDB, u *passwdEntry) bool {
 		if u.uid < least || u.uid > most || loginShell(u.shell, shells) == shellNone {
 			return false
 		}
-		if seen++; seen > maxHomes {
+		if seen++; seen > maxHomes || hung == maxHungHomes {
 			return false
 		}
-		st, err := h.in.Rootfs.Stat(h.ctx, "/"+strings.TrimLeft(u.home, "/"))
+		st, err := h.homes.Stat(h.ctx, "/"+strings.TrimLeft(u.home, "/"))
+		if errors.Is(err, hostfs.ErrHung) {
+			if hung++; hung == maxHungHomes {
+				err = fmt.Errorf("%w: no further home is looked at", err)
+			}
+		}
 		switch {
 		case unlessMissing(err) != nil:
 			problems = append(problems, err)

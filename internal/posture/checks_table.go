@@ -53,7 +53,8 @@ func checkTable() []check {
 		{"sshd_client_alive", sectionSSHD, "Dead connections end: ClientAliveInterval is 1 to 900 seconds and ClientAliveCountMax not 0.", checkClientAlive},
 		{"sshd_algorithms", sectionSSHD, "The configuration enables no weak cipher, MAC or key exchange.", checkAlgorithms},
 
-		{"net_forwarding", sectionKernel, "The host forwards no packets.", sysctlCheck(nil, "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")},
+		{"net_forwarding", sectionKernel, "The host forwards no packets, from any interface.",
+			sysctlCheck([]string{"ipv4_forwarding", "ipv6_force_forwarding"}, "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")},
 		{"net_redirects", sectionKernel, "The host neither sends nor accepts ICMP redirects, on any interface.",
 			sysctlCheck([]string{"ipv4_accept_redirects", "ipv4_send_redirects", "ipv6_accept_redirects"},
 				"net.ipv4.conf.all.send_redirects", "net.ipv4.conf.default.send_redirects", "net.ipv4.conf.all.accept_redirects",

@@ -187,7 +187,11 @@ var checkCases = map[string]struct{ good, bad []files }{
 	"sshd_algorithms":       {[]files{sshdOf("\n"), sshdOf("Ciphers -3des-cbc\nMACs hmac-sha2-256\n")}, []files{sshdOf("Ciphers +aes128-cbc\n"), sshdOf("MACs hmac-md5\n"), sshdOf("KexAlgorithms diffie-hellman-group14-sha1,curve25519-sha256\n")}},
 
 	"net_forwarding": {[]files{sysctlOf("net/ipv4/ip_forward", "0"), sysctlOf("net/ipv4/ip_forward", "0", "net/ipv6/conf/all/forwarding", "0")},
-		[]files{sysctlOf("net/ipv4/ip_forward", "1"), sysctlOf("net/ipv4/ip_forward", "0", "net/ipv6/conf/all/forwarding", "1")}},
+		[]files{
+			sysctlOf("net/ipv4/ip_forward", "1"), sysctlOf("net/ipv4/ip_forward", "0", "net/ipv6/conf/all/forwarding", "1"),
+			interfaces("ipv4", "forwarding", "0").with(sysctlOf("net/ipv4/ip_forward", "0", "net/ipv4/conf/eth0/forwarding", "1")),
+			interfaces("ipv6", "force_forwarding", "0").with(sysctlOf("net/ipv4/ip_forward", "0", "net/ipv6/conf/eth0/force_forwarding", "1")),
+		}},
 	"net_redirects": {[]files{interfaces("ipv4", "accept_redirects", "0", "ipv4", "send_redirects", "0", "ipv6", "accept_redirects", "0")},
 		[]files{interfaces("ipv4", "accept_redirects", "0").with(files{"proc/sys/net/ipv4/conf/eth0/accept_redirects": "1\n"}), interfaces("ipv6", "accept_redirects", "1"), interfaces("ipv4", "send_redirects", "1")}},
 	"net_source_route": {[]files{interfaces("ipv4", "accept_source_route", "0")}, []files{interfaces("ipv4", "accept_source_route", "1")}},
@@ -295,7 +299,7 @@ func TestCheckAudit(t *testing.T) {
 // and a waived check has neither result nor error.
 func TestCheckSettings(t *testing.T) {
 	t.Parallel()
-	root := sysctlOf("net/ipv4/ip_forward", "1", "net/ipv4/tcp_syncookies", "0").write(t)
+	root := interfaces("ipv4", "forwarding", "1").with(sysctlOf("net/ipv4/ip_forward", "1", "net/ipv4/tcp_syncookies", "0")).write(t)
 	passed, failed := checkSeries(t, root, Settings{
 		Sysctl: map[string]string{"net.ipv4.ip_forward": "1"}, Waivers: map[string]string{"net_syncookies": "reason"},
 	}, noAudit)

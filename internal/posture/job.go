@@ -3,10 +3,12 @@
 package posture
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"runtime/debug"
 	"sync/atomic"
@@ -35,14 +37,25 @@ type job struct {
 	log        *slog.Logger
 	skipLegacy bool
 	wake       chan struct{}
-	state      atomic.Pointer[state]
-	ended      time.Time
+	// orders are in force from the next run on; changed asks for it.
+	orders  atomic.Pointer[orders]
+	changed chan struct{}
+	current *orders // of the last run
+	state   atomic.Pointer[state]
+	ended   time.Time
+}
+
+// orders are what the configuration says. They are replaced, never changed.
+type orders struct {
+	interval time.Duration
+	settings Settings
 }
 
 // state is what a scrape sees. It is replaced, never changed.
 type state struct {
 	snapshot    *metric.Batch
 	taken       time.Time
+	interval    time.Duration // when it was taken
 	ran, ok     bool
 	duration    time.Duration
 	lastSuccess time.Time
@@ -59,11 +72,13 @@ func newJob(s Spec, o Options) *job {
 	log := o.Log.With("collector", s.Name)
 	j := &job{
 		spec:       s,
-		in:         &Input{Root: o.Root.Isolate(), Settings: o.Settings, Log: log, Now: time.Now},
+		in:         &Input{Root: o.Root.Isolate(), Log: log, Now: time.Now},
 		log:        log,
 		skipLegacy: !o.LegacyNames,
 		wake:       make(chan struct{}, 1),
+		changed:    make(chan struct{}, 1),
 	}
+	j.orders.Store(j.ordersFor(o.Intervals, o.Settings))
 	j.state.Store(&state{})
 	return j
 }
@@ -76,19 +91,41 @@ func (j *job) poke() {
 	}
 }
 
-func (j *job) staleAfter() time.Duration { return 3*j.spec.Interval + j.spec.Deadline }
+func (j *job) ordersFor(intervals map[string]time.Duration, s Settings) *orders {
+	return &orders{interval: cmp.Or(intervals[j.spec.Name], j.spec.Interval), settings: s}
+}
+
+// obey puts other orders in force, and has the collector run at once if they
+// concern it.
+func (j *job) obey(next *orders) {
+	old := j.orders.Swap(next)
+	judged := maps.Equal(old.settings.Waivers, next.settings.Waivers) && maps.Equal(old.settings.Sysctl, next.settings.Sysctl)
+	if old.interval == next.interval && (judged || !j.spec.Judges) {
+		return
+	}
+	select {
+	case j.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (j *job) staleAfter(s *state) time.Duration { return 3*s.interval + j.spec.Deadline }
 
 // loop runs the collector until ctx ends. first is called when the first run
 // has ended or has been given up.
 func (j *job) loop(ctx context.Context, first func()) {
 	defer first()
 	for ctx.Err() == nil {
+		j.current = j.orders.Load()
+		j.in.Settings = j.current.settings
 		j.run(ctx, first)
 		spread := 1 + jitter*(2*rand.Float64()-1)
-		timer := time.NewTimer(time.Duration(float64(j.spec.Interval) * spread))
+		timer := time.NewTimer(time.Duration(float64(j.current.interval) * spread))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
+			j.in.Changed = false
+		case <-j.changed:
 			j.in.Changed = false
 		case <-j.wake:
 			j.rest(ctx)
@@ -105,6 +142,7 @@ func (j *job) rest(ctx context.Context) {
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
+	case <-j.changed:
 	case <-timer.C:
 	}
 	select {
@@ -180,7 +218,7 @@ func (j *job) record(ctx context.Context, o outcome, started time.Time) {
 		o.batch = metric.NewBatch(0)
 	}
 	if complete {
-		s.snapshot, s.taken = o.batch, j.ended
+		s.snapshot, s.taken, s.interval = o.batch, j.ended, j.current.interval
 		s.dropped += uint64(o.batch.Dropped())
 	}
 	if s.ok {

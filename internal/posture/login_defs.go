@@ -26,10 +26,10 @@ const (
 	vendorLoginDefs = "/usr/etc/login.defs"
 )
 
-// loginDefsValues are the settings that are worth an alert of their own.
+// loginDefsValues are the settings that are worth an alert of their own: how
+// long passwords last, how they are kept, and who may read new files.
 var loginDefsValues = []string{
-	"PASS_MAX_DAYS", "PASS_MIN_DAYS", "PASS_WARN_AGE", "PASS_MIN_LEN", "UMASK", "HOME_MODE", "UID_MIN", "UID_MAX",
-	"LOGIN_RETRIES", "LOGIN_TIMEOUT", "FAILLOG_ENAB", "LOG_OK_LOGINS", "LOG_UNKFAIL_ENAB", "SYSLOG_SU_ENAB", "DEFAULT_HOME",
+	"PASS_MAX_DAYS", "PASS_MIN_DAYS", "PASS_WARN_AGE", "PASS_MIN_LEN", "UMASK", "HOME_MODE",
 	"SHA_CRYPT_MIN_ROUNDS", "SHA_CRYPT_MAX_ROUNDS", "YESCRYPT_COST_FACTOR",
 }
 
@@ -38,7 +38,7 @@ func loginDefsCollector() Spec {
 		"Setting of login.defs: its number where info_value is num, else 1 with the text.",
 		metric.Open("info_key", "Name as in login.defs(5)."), metric.Open("info_value", "num or the text."))
 	value := metric.NewState("linux_security_login_defs_value",
-		"Setting of login.defs that decides about accounts and logins and is a number or yes (1) or no (0), in the unit of login.defs(5).",
+		"Number that login.defs sets for passwords or the mode of new files, in the unit of login.defs(5).",
 		metric.Open("key", "Name as in login.defs(5)."))
 
 	return Spec{
@@ -61,9 +61,6 @@ func loginDefsCollector() Spec {
 					continue
 				}
 				out.Add(info, 1, key, text)
-				if yes := strings.EqualFold(text, "yes"); (yes || strings.EqualFold(text, "no")) && slices.Contains(loginDefsValues, key) {
-					out.Bool(value, yes, key)
-				}
 			}
 			return Partial(err)
 		},

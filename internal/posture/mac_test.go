@@ -59,3 +59,14 @@ func FuzzParseApparmorProfiles(f *testing.F) {
 		}
 	})
 }
+
+func TestSelinuxConfigured(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]string{
+		"enforcing": "enforcing", "Permissive": "permissive", "disabled # for now": "disabled", "enforcingly": "enforcing", "": "", "1": "",
+	} {
+		if got := selinuxConfigured(value); got != want {
+			t.Errorf("%q: %q, want %q", value, got, want)
+		}
+	}
+}

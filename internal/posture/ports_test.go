@@ -73,7 +73,7 @@ func TestParseSocketLink(t *testing.T) {
 		"socket:[12345]": 12345, "socket:[4294967295]": 4294967295, "socket:[4294967296]": 0, "socket:[]": 0,
 		"socket:[1": 0, "/socket:[1]": 0, "socket:[-1]": 0, "pipe:[1]": 0, "": 0,
 	} {
-		if got, ok := parseSocketLink(in); got != want && ok || ok != (want != 0) {
+		if got, ok := parseSocketLink([]byte(in)); got != want && ok || ok != (want != 0) {
 			t.Errorf("%q: %d, %v", in, got, ok)
 		}
 	}

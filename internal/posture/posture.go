@@ -55,12 +55,16 @@ type Spec struct {
 	// collector again: "/etc/passwd", "/etc/ssh/sshd_config.d/*.conf" (a
 	// pattern in the last component only) or "/etc/cron.d/*" (all but dot
 	// files). They need not exist. Directories that change all the time, such
-	// as /var/log, do not belong here. Each is a value of the label file.
+	// as /var/log, do not belong here. Each is a value of the label file, but
+	// for those in countedWith.
 	Watch []string
 	// Interval is the pause between two runs, Deadline the longest run, and
 	// MaxSeries the cap of a snapshot. 0 is the default.
 	Interval, Deadline time.Duration
 	MaxSeries          int
+	// Judges is set if the result depends on what the configuration file waives
+	// or expects, so that the collector runs again when that changes.
+	Judges bool
 	// Off collectors run only when they are asked for by name.
 	Off bool
 	// Collect reads the host and adds series. It is never called twice at the
@@ -115,7 +119,9 @@ type Options struct {
 	// FirstScrape is how long after New a scrape waits for the first run of
 	// every collector, so that it has all series; 0 is not at all.
 	FirstScrape time.Duration
-	Settings    Settings
+	// Intervals replace those of the collectors, by name.
+	Intervals map[string]time.Duration
+	Settings  Settings
 }
 
 // Partial marks an error that cost only a part of the series: what Collect

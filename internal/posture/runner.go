@@ -53,7 +53,7 @@ func newRunner(o Options, specs []Spec) (*Runner, error) {
 		j := newJob(s, o)
 		r.jobs = append(r.jobs, j)
 		for _, f := range s.Watch {
-			byFile[f] = append(byFile[f], j.poke)
+			byFile[countedAs(f)] = append(byFile[countedAs(f)], j.poke)
 		}
 		r.table = append(r.table, s.Metrics...)
 	}
@@ -116,6 +116,17 @@ func (r *Runner) Start(ctx context.Context) {
 	})
 }
 
+// Reload puts other intervals, waivers and expected kernel parameters in force.
+// A collector that they concern runs with them at once, or when the run that
+// is under way has ended.
+func (r *Runner) Reload(intervals map[string]time.Duration, waivers, sysctl map[string]string) {
+	for _, j := range r.jobs {
+		settings := j.orders.Load().settings
+		settings.Waivers, settings.Sysctl = waivers, sysctl
+		j.obey(j.ordersFor(intervals, settings))
+	}
+}
+
 // Ready is closed when the first run of every collector has ended or has been
 // given up.
 func (r *Runner) Ready() <-chan struct{} { return r.ready }
@@ -150,7 +161,7 @@ func (r *Runner) Collect(ch chan<- prometheus.Metric) {
 	now := time.Now()
 	for _, j := range r.jobs {
 		s := j.state.Load()
-		if s.snapshot != nil && now.Sub(s.taken) <= j.staleAfter() {
+		if s.snapshot != nil && now.Sub(s.taken) <= j.staleAfter(s) {
 			s.snapshot.Collect(ch)
 		}
 		if s.ran {
@@ -162,7 +173,7 @@ func (r *Runner) Collect(ch chan<- prometheus.Metric) {
 		}
 		own.Add(r.self.dropped, float64(s.dropped), j.spec.Name)
 	}
-	for _, f := range r.self.files {
+	for _, f := range r.self.counted {
 		own.Add(r.self.changes, float64(r.watch.count(f)), f)
 	}
 	own.Fill(r.self.table())

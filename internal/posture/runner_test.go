@@ -261,6 +261,7 @@ func TestEnabled(t *testing.T) {
 func TestRegistry(t *testing.T) {
 	t.Parallel()
 	owner := make(map[string]string)
+	watched := make(map[string]bool)
 	for _, s := range List() {
 		if s.Name == "" || strings.Trim(s.Name, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
 			t.Errorf("collector name %q", s.Name)
@@ -275,6 +276,7 @@ func TestRegistry(t *testing.T) {
 			if !strings.HasPrefix(f, "/") || strings.HasSuffix(f, "/") || strings.HasPrefix(f, "/proc/") || strings.HasPrefix(f, "/sys/") {
 				t.Errorf("%s watches %q", s.Name, f)
 			}
+			watched[f] = true
 		}
 		for _, m := range s.Metrics {
 			if !strings.HasPrefix(m.Name, "linux_security_") {
@@ -284,6 +286,11 @@ func TestRegistry(t *testing.T) {
 				t.Errorf("%s and %s both declare %s", prev, s.Name, m.Name)
 			}
 			owner[m.Name] = s.Name
+		}
+	}
+	for file, as := range countedWith {
+		if !watched[file] || !watched[as] || countedWith[as] != "" {
+			t.Errorf("%s counts as %s, and one of them is not watched or counts as another", file, as)
 		}
 	}
 	names := Names()
@@ -306,4 +313,59 @@ func mustNew(t *testing.T) *Runner {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// Other orders hold from the next run on, which is at once for the collectors
+// that they concern, and no series is missing in between.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		runs, names := map[string]*atomic.Int32{}, []string{"judge", "often", "other"}
+		var specs []Spec
+		for _, name := range names {
+			m, n := thing(name), new(atomic.Int32)
+			runs[name] = n
+			s := stub(name, func(_ context.Context, in *Input, out *metric.Batch) error {
+				n.Add(1)
+				out.Add(m, float64(len(in.Settings.Waivers)*10+len(in.Settings.Sysctl)), "a")
+				return nil
+			}, m)
+			s.Interval, s.Judges = time.Hour, name == "judge"
+			specs = append(specs, s)
+		}
+		r := testRunner(t, Options{Intervals: map[string]time.Duration{"other": 2 * time.Hour}}, specs...)
+		r.Start(t.Context())
+		defer func() { _ = r.Close() }()
+		<-r.Ready()
+		ran := func(when string, want ...int32) {
+			t.Helper()
+			synctest.Wait()
+			for i, name := range names {
+				if got := runs[name].Load(); got != want[i] {
+					t.Errorf("%s: %d runs of %s, want %d", when, got, name, want[i])
+				}
+			}
+		}
+		time.Sleep(30 * time.Minute)
+		ran("before", 1, 1, 1)
+		intervals := map[string]time.Duration{"other": 2 * time.Hour, "often": 10 * time.Second}
+		r.Reload(intervals, nil, nil)
+		expect(t, scrape(t, r), map[string]float64{"often{a}": 0})
+		ran("an interval changed", 1, 2, 1)
+		time.Sleep(105 * time.Second)
+		often := runs["often"].Load()
+		if often < 11 || often > 13 {
+			t.Errorf("%d runs at the new interval", often)
+		}
+		r.Reload(intervals, map[string]string{"x": "why", "y": "why"}, map[string]string{"kernel.sysrq": "1"})
+		ran("waivers changed", 2, often, 1)
+		expect(t, scrape(t, r), map[string]float64{"judge{a}": 21, "other{a}": 0})
+		r.Reload(intervals, map[string]string{"x": "why", "y": "why"}, map[string]string{"kernel.sysrq": "1"})
+		ran("nothing changed", 2, often, 1)
+		r.Reload(nil, map[string]string{"x": "why", "y": "why"}, nil)
+		ran("all but the waivers back", 3, often+1, 2)
+		expect(t, scrape(t, r), map[string]float64{"judge{a}": 20, "often{a}": 20, "other{a}": 20})
+		time.Sleep(50 * time.Minute)
+		ran("as it was", 3, often+1, 2)
+	})
 }

@@ -61,10 +61,21 @@ func (c *selinux) collect(ctx context.Context, in *Input, out *metric.Batch) err
 	for _, key := range sortedKeys(settings) {
 		out.Add(c.config, 1, key, settings[key])
 	}
-	if want := strings.ToLower(settings["SELINUX"]); slices.Contains(selinuxModes, want) {
+	if want := selinuxConfigured(settings["SELINUX"]); want != "" {
 		out.OneOf(c.configured, want)
 	}
 	return Partial(errors.Join(problems...))
+}
+
+// selinuxConfigured is the mode that a value begins with, in any case: what
+// follows, such as a comment, counts for nothing (selinux_getenforcemode(3)).
+func selinuxConfigured(value string) string {
+	for _, mode := range selinuxModes {
+		if strings.HasPrefix(strings.ToLower(value), mode) {
+			return mode
+		}
+	}
+	return ""
 }
 
 // selinuxMode is the mode now: one of selinuxModes.

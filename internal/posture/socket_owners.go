@@ -3,11 +3,11 @@
 package posture
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"security-exporter/internal/hostfs"
@@ -120,7 +120,7 @@ func (h holder) still(proc *hostfs.Dir, inode uint32) bool {
 	if err != nil {
 		return false
 	}
-	got, ok := parseSocketLink(link)
+	got, ok := parseSocketLink([]byte(link))
 	return ok && got == inode
 }
 
@@ -151,35 +151,24 @@ func heldBy(proc *hostfs.Dir, pid int, want map[uint32]bool, held map[uint32]hol
 		return err
 	}
 	defer func() { _ = dir.Close() }()
-	names, err := dir.Names()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		link, err := dir.Readlink(name)
-		if errors.Is(err, hostfs.ErrPermission) {
-			return err
-		}
-		if err != nil {
-			continue
-		}
-		if inode, ok := parseSocketLink(link); ok && want[inode] {
-			held[inode] = holder{pid, name}
+	return dir.Links(func(name, text []byte) bool {
+		if inode, ok := parseSocketLink(text); ok && want[inode] {
+			held[inode] = holder{pid, string(name)}
 			delete(want, inode)
 		}
-	}
-	return nil
+		return len(want) > 0
+	})
 }
 
-func parseSocketLink(link string) (uint32, bool) {
-	rest, ok := strings.CutPrefix(link, "socket:[")
+func parseSocketLink(link []byte) (uint32, bool) {
+	rest, ok := bytes.CutPrefix(link, []byte("socket:["))
 	if !ok {
 		return 0, false
 	}
-	digits, ok := strings.CutSuffix(rest, "]")
+	digits, ok := bytes.CutSuffix(rest, []byte("]"))
 	if !ok {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(digits, 10, 32)
+	n, err := strconv.ParseUint(string(digits), 10, 32)
 	return uint32(n), err == nil
 }

@@ -39,7 +39,7 @@ func sshdCollector() Spec {
 			metric.Open("info_key", "Keyword as in sshd_config(5)."),
 			metric.Open("info_value", "Value as it is written; of SetEnv the name, of commands the program.")),
 		option: metric.NewState("linux_security_sshd_option_info",
-			"Setting of sshd in effect for every connection, times in seconds; always 1.",
+			"Setting of sshd in effect for every connection, times in seconds, always 1; absent where nothing sets it and its default is none, any or of little weight.",
 			option, value, metric.Closed("source", "file", "flag", "default")),
 		match: metric.NewState("linux_security_sshd_match_option_info",
 			"Setting of sshd inside a Match block, in effect for some connections; always 1.",
@@ -85,7 +85,9 @@ func (c *sshd) add(out *metric.Batch, config *sshdConfig, o sshdOption) {
 		source = "file"
 	}
 	for _, v := range values {
-		out.Add(c.option, 1, o.name, v, source)
+		if source != "default" || !o.quiet(v) {
+			out.Add(c.option, 1, o.name, v, source)
+		}
 	}
 	for _, l := range config.lines {
 		if l.always() || !strings.EqualFold(l.key, o.name) {

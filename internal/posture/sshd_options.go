@@ -57,6 +57,14 @@ var sshdOptions = func() []sshdOption {
 	return out
 }()
 
+// sshdMinor are the options whose default is no news.
+var sshdMinor = []string{"X11UseLocalhost", "Compression", "TCPKeepAlive", "UseDNS", "SyslogFacility", "MaxSessions", "MaxStartups", "PermitUserRC"}
+
+// quiet is whether a built-in value is not worth a series.
+func (o sshdOption) quiet(value string) bool {
+	return value == "none" || value == "any" || slices.Contains(sshdMinor, o.name)
+}
+
 // option returns the values of one option and whether it is set at all.
 func (c *sshdConfig) option(o sshdOption) (values []string, set, flag bool) {
 	lines := c.effective(o.name)

@@ -46,6 +46,7 @@ func sysctlCollector() Spec {
 			"/etc/sysctl.conf", "/etc/sysctl.d/*.conf", "/run/sysctl.d/*.conf",
 			"/usr/local/lib/sysctl.d/*.conf", "/usr/lib/sysctl.d/*.conf",
 		},
+		Judges:  true,
 		Collect: c.collect,
 	}
 }

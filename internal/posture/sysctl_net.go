@@ -5,6 +5,7 @@ package posture
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 
 	"security-exporter/internal/hostfs"
@@ -47,7 +48,26 @@ func interfaceSettings() []interfaceSetting {
 		// Negative means none at all; the lower of the two counts.
 		{"ipv6_accept_source_route", "ipv6", "accept_source_route", both, func(v int64) bool { return v <= 0 }},
 		{"ipv6_accept_ra", "ipv6", "accept_ra", own, off},
+		// ip_forward sets that of all interfaces, and each may be set after it.
+		{"ipv4_forwarding", "ipv4", "forwarding", own, off},
+		{"ipv6_force_forwarding", "ipv6", "force_forwarding", own, off},
 	}
+}
+
+// expected is whether a host should have the setting good: not if the
+// configuration expects another value of it for all interfaces.
+func (s interfaceSetting) expected(wanted map[string]string) bool {
+	all := []string{"net." + s.family + ".conf.all." + s.key}
+	if s.name == "ipv4_forwarding" {
+		all = append(all, "net.ipv4.ip_forward")
+	}
+	for name, value := range wanted {
+		n, err := strconv.ParseInt(sysctlValue(value), 10, 64)
+		if err == nil && slices.Contains(all, sysctlName(name)) && !s.good(n) {
+			return false
+		}
+	}
+	return true
 }
 
 func interfaceSettingNames() []string {

@@ -248,6 +248,8 @@ func TestInterfaceSettings(t *testing.T) {
 		{"ipv6_accept_ra", 0, 1, false, false},
 		{"ipv6_accept_ra", 1, 0, false, true},
 		{"ipv6_accept_source_route", -1, 0, false, true},
+		{"ipv4_forwarding", 0, 1, true, false},
+		{"ipv6_force_forwarding", 1, 0, false, true},
 	} {
 		s := byName[c.name]
 		if got := s.good(s.combine(c.all, c.one, c.forwards)); got != c.good {

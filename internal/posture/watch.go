@@ -44,9 +44,10 @@ const (
 // target itself where the file is a symbolic link. Whenever the directories
 // change it looks at all paths afresh and compares.
 type watcher struct {
-	root    *hostfs.Root
-	log     *slog.Logger
-	files   []string
+	root  *hostfs.Root
+	log   *slog.Logger
+	files []string
+	// What counts as one (countedAs) is one in notify, changes and pending.
 	notify  map[string][]func()
 	changes map[string]*atomic.Uint64
 
@@ -79,12 +80,12 @@ func newWatcher(root *hostfs.Root, log *slog.Logger, files []string, notify map[
 		pending: make(map[string]time.Time),
 	}
 	for _, f := range files {
-		w.changes[f] = new(atomic.Uint64)
+		w.changes[countedAs(f)] = new(atomic.Uint64)
 	}
 	return w
 }
 
-// count is the number of changes of one entry of files so far.
+// count is the number of changes so far of the files that count as this one.
 func (w *watcher) count(file string) uint64 { return w.changes[file].Load() }
 
 // arm begins to watch; what changes from then on is seen.
@@ -216,6 +217,7 @@ func hidden(pattern, name string) bool {
 
 // changed opens the window of a file unless it is open.
 func (w *watcher) changed(file string) {
+	file = countedAs(file)
 	if _, open := w.pending[file]; !open {
 		w.pending[file] = time.Now().Add(window)
 	}
@@ -229,7 +231,11 @@ func (w *watcher) flush(ctx context.Context) {
 			continue
 		}
 		delete(w.pending, f)
-		w.signs[f] = w.sign(ctx, f)
+		for _, part := range w.files {
+			if countedAs(part) == f {
+				w.signs[part] = w.sign(ctx, part)
+			}
+		}
 		w.changes[f].Add(1)
 		for _, poke := range w.notify[f] {
 			poke()

@@ -135,6 +135,28 @@ func TestWatchMissingDirectories(t *testing.T) {
 	w.count(t, "/etc/ssh/sshd_config", 4)
 }
 
+// Files that count as one run the collector for each and count once for what
+// both see.
+func TestWatchCountedWith(t *testing.T) {
+	t.Parallel()
+	wants := "etc/systemd/system/multi-user.target.wants"
+	w := watch(t, func(dir string) {
+		for _, d := range []string{"etc/sudoers.d", "usr/etc/sudoers.d", wants} {
+			must(t, os.MkdirAll(filepath.Join(dir, d), 0o755))
+		}
+	}, "/etc/sudoers.d/*", "/usr/etc/sudoers.d/*", "/etc/systemd/system/*", "/"+wants+"/*")
+	put(t, w.path("usr/etc/sudoers.d/a"), "x")
+	w.expectRun(t, "a change of the distribution's file")
+	put(t, w.path("etc/sudoers.d/a"), "x")
+	w.expectRun(t, "a change of the administrator's file")
+	must(t, os.Symlink("/lib/systemd/system/a.service", w.path(wants+"/a.service")))
+	w.expectRun(t, "a new link of a unit")
+	w.expectQuiet(t, "the last change")
+	w.count(t, "/etc/sudoers.d/*", 2)
+	w.count(t, "/etc/systemd/system/*", 1)
+	absent(t, scrape(t, w.r), "config_changes_total{/usr/etc/sudoers.d/*}", "config_changes_total{/"+wants+"/*}")
+}
+
 func TestWatchPattern(t *testing.T) {
 	t.Parallel()
 	w := watch(t, func(dir string) { must(t, os.MkdirAll(filepath.Join(dir, "etc/sysctl.d"), 0o755)) }, "/etc/sysctl.d/*.conf")

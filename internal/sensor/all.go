@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 
-	"security-exporter/internal/config"
 	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/sensor/probes/file"
 	"security-exporter/internal/sensor/probes/kernel"
@@ -18,7 +17,7 @@ import (
 // all are the probes in the order in which they start. Privilege stands before
 // process: at exit it reads the table entry that process removes, and programs
 // on one hook run in the order in which they were attached.
-func all(rules []config.FileRule) []*probe.Spec {
+func all(rules *file.Rules) []*probe.Spec {
 	return []*probe.Spec{
 		privilege.New(),
 		process.New(),

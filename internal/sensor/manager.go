@@ -29,6 +29,7 @@ import (
 	"security-exporter/internal/sensor/event"
 	"security-exporter/internal/sensor/identity"
 	"security-exporter/internal/sensor/probe"
+	"security-exporter/internal/sensor/probes/file"
 	"security-exporter/internal/sensor/topn"
 )
 
@@ -73,6 +74,7 @@ type Manager struct {
 	options Options
 	log     *slog.Logger
 	specs   []*probe.Spec
+	rules   *file.Rules
 	own     ownMetrics
 	all     []*metric.Metric
 
@@ -94,8 +96,9 @@ type Manager struct {
 
 // New prepares the runtime half. It touches nothing.
 func New(options Options) *Manager {
+	rules := file.NewRules(options.Rules)
 	m := &Manager{
-		options: options, log: options.Logger, specs: all(options.Rules), own: newOwnMetrics(),
+		options: options, log: options.Logger, specs: all(rules), rules: rules, own: newOwnMetrics(),
 		started: make(chan struct{}), rates: make([]float64, len(abi.Probes)),
 	}
 	m.sampleRate.Store(max(1, options.SampleRate))
@@ -158,6 +161,10 @@ func (m *Manager) Start(ctx context.Context) {
 	host.Release()
 	m.logStatus()
 }
+
+// SetRules puts other file rules in force: all of them, or none and an error.
+// What the old and the new ones have in common goes on being counted.
+func (m *Manager) SetRules(rules []config.FileRule) error { return m.rules.Set(rules) }
 
 func (m *Manager) wanted(spec *probe.Spec) bool {
 	return slices.Contains(m.options.Probes, spec.Name())

@@ -295,22 +295,6 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 }
 
-func TestHangupIsIgnored(t *testing.T) {
-	t.Parallel()
-	p := start(t)
-	waitReady(t, p)
-	p.signal(t, syscall.SIGHUP)
-	for deadline := time.Now().Add(2 * time.Second); !strings.Contains(p.stderr(), "SIGHUP is ignored"); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("nothing was logged\n%s", p.stderr())
-		}
-	}
-	if code, _ := p.get(t, "/healthz", nil); code != http.StatusOK {
-		t.Errorf("/healthz: %d", code)
-	}
-	p.stop(t)
-}
-
 func TestLogFormats(t *testing.T) {
 	t.Parallel()
 	p := launch(t, "--web.listen-address=127.0.0.1:0", "--log.format=json")

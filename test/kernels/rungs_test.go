@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { testkit.Main(m, nil) }
 func specs() []*probe.Spec {
 	return []*probe.Spec{
 		privilege.New(), process.New(), network.New(),
-		file.New([]config.FileRule{{Path: "/etc/shadow", Read: config.SeverityCritical, Write: config.SeverityCritical}}),
+		file.New(file.NewRules([]config.FileRule{{Path: "/etc/shadow", Read: config.SeverityCritical, Write: config.SeverityCritical}})),
 		kernel.New(),
 	}
 }

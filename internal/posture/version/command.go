@@ -51,15 +51,24 @@ func nodeValues() []string {
 func parseCommand(exe, cmdline string) program {
 	args := strings.Split(strings.TrimRight(cmdline, "\x00"), "\x00")
 	p := program{argv0: args[0]}
-	switch name := path.Base(exe); {
-	case name == "java":
-		p.parseJava(args[1:])
-	case strings.TrimRight(strings.TrimPrefix(name, "python"), "0123456789.") == "" && strings.HasPrefix(name, "python"):
-		p.parsePython(args[1:])
-	case name == "node" || name == "nodejs":
-		p.parseNode(args[1:])
+	if parse := interpreter(exe); parse != nil {
+		parse(&p, args[1:])
 	}
 	return p
+}
+
+// interpreter returns what understands the arguments of an executable, nil
+// where the executable itself is the application.
+func interpreter(exe string) func(p *program, args []string) {
+	switch name := path.Base(exe); {
+	case name == "java":
+		return (*program).parseJava
+	case strings.HasPrefix(name, "python") && strings.Trim(strings.TrimPrefix(name, "python"), "0123456789.") == "":
+		return (*program).parsePython
+	case name == "node" || name == "nodejs":
+		return (*program).parseNode
+	}
+	return nil
 }
 
 func (p *program) parseJava(args []string) {

@@ -145,6 +145,9 @@ func (s *inspected) read(ctx context.Context, p *hostfs.Process, exe string) err
 		// The name may lead elsewhere: upgraded, mounted over, or another root.
 		named, err := root.Stat(ctx, exe)
 		s.replaced = err != nil || named.Dev != s.exe.dev || named.Ino != s.exe.ino
+		if interpreter(exe) == nil {
+			return nil
+		}
 		b, err := p.ReadLimit(ctx, "cmdline", MaxRead)
 		if err != nil {
 			return err

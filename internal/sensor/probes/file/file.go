@@ -9,6 +9,8 @@ package file
 import (
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/config"
@@ -18,9 +20,61 @@ import (
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types bpf file.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I. -I../../../bpf -I../../../bpf/vmlinux
 
+// Rules are the rules of one probe, which may change while it runs. It is
+// safe for concurrent use.
+type Rules struct {
+	mu      sync.Mutex // held by one change at a time
+	list    []config.FileRule
+	watcher atomic.Pointer[Watcher] // while the probe runs
+}
+
+// NewRules takes over the list.
+func NewRules(list []config.FileRule) *Rules { return &Rules{list: list} }
+
+// Set puts other rules in force, all of them, or none and an error. What the
+// old and the new ones have in common is counted all the while. A probe that
+// starts later starts with them.
+func (r *Rules) Set(list []config.FileRule) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w := r.watcher.Load(); w != nil {
+		if err := w.setRules(list); err != nil {
+			return fmt.Errorf("watched files: %w", err)
+		}
+	}
+	r.list = list
+	return nil
+}
+
+func (r *Rules) start(p *probe.Probe) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := newWatcher(p, r.list)
+	if err := w.start(); err != nil {
+		return err
+	}
+	r.watcher.Store(w)
+	return nil
+}
+
+func (r *Rules) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w := r.watcher.Swap(nil); w != nil {
+		w.stop()
+	}
+}
+
+func (r *Rules) usage() []probe.Table {
+	w := r.watcher.Load()
+	if w == nil {
+		return nil
+	}
+	return w.usage()
+}
+
 // New declares the probe for a list of rules.
-func New(rules []config.FileRule) *probe.Spec {
-	var watcher *Watcher
+func New(rules *Rules) *probe.Spec {
 	return &probe.Spec{
 		Index:  int(abi.ProbeFile),
 		Load:   loadBpf,
@@ -39,21 +93,9 @@ func New(rules []config.FileRule) *probe.Spec {
 		Compat: &probe.Part{Name: "32-bit calls", Applies: unlessTrampolines, Rungs: []probe.Rung{
 			{Hook: "tp_btf/sys_exit", Programs: []string{"on_compat_sys_exit"}},
 		}},
-		Started: func(p *probe.Probe) error {
-			watcher = newWatcher(p, rules)
-			return watcher.start()
-		},
-		Stop: func() {
-			if watcher != nil {
-				watcher.stop()
-			}
-		},
-		Tables: func(p *probe.Probe) []probe.Table {
-			if watcher == nil {
-				return nil
-			}
-			return watcher.usage()
-		},
+		Started: rules.start,
+		Stop:    rules.stop,
+		Tables:  func(*probe.Probe) []probe.Table { return rules.usage() },
 	}
 }
 

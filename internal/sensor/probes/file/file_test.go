@@ -73,7 +73,7 @@ func setupWith(t *testing.T, dir string, attributes *syscall.SysProcAttr) (*prob
 	if err := os.Symlink("target", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	p := testkit.StartProbe(t, host, New(rules(dir)), cgroup.Only())
+	p := testkit.StartProbe(t, host, New(NewRules(rules(dir))), cgroup.Only())
 	w := cgroup.StartWith(t, "file", attributes)
 	return p, w
 }
@@ -135,6 +135,8 @@ var operations = map[string]func(args ...string) error{
 	"utimes":          func(a ...string) error { return os.Chtimes(a[0], time.Unix(1, 0), time.Unix(2, 0)) },
 	"xattr":           setAttribute,
 	"append":          appendByte,
+	"open-new":        openNew,
+	"replace":         replace,
 	"stat":            func(a ...string) error { _, err := os.Stat(a[0]); return err },
 	"mkdir":           func(a ...string) error { return os.MkdirAll(a[0], 0o755) },
 	"bind":            func(a ...string) error { return unix.Mount(a[0], a[1], "", unix.MS_BIND, "") },

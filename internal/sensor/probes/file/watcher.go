@@ -4,6 +4,8 @@ package file
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,9 +20,11 @@ const refreshInterval = 800 * time.Millisecond
 
 // Watcher keeps the tables true to the rules while files come and go.
 type Watcher struct {
-	probe  *probe.Probe
+	probe *probe.Probe
+	root  *root
+
+	mu     sync.Mutex // guards what follows, less the counts
 	rules  []config.FileRule
-	root   *root
 	plan   *plan
 	tables *tables
 
@@ -39,7 +43,9 @@ func (w *Watcher) start() error {
 	if w.root, err = openRoot(w.probe.Host().RootFS); err != nil {
 		return err
 	}
+	w.mu.Lock()
 	w.refresh()
+	w.mu.Unlock()
 	w.done = make(chan struct{})
 	go w.run()
 	return nil
@@ -54,9 +60,11 @@ func (w *Watcher) run() {
 		case <-w.stopped:
 			return
 		case <-tick.C:
+			w.mu.Lock()
 			if !w.plan.current(w.root) {
 				w.refresh()
 			}
+			w.mu.Unlock()
 		}
 	}
 }
@@ -71,10 +79,35 @@ func (w *Watcher) refresh() {
 		err = fmt.Errorf("%w; files are watched by name only", err)
 		_ = w.tables.update(w.plan, nil)
 	}
+	w.count()
+	w.report(err)
+}
+
+// setRules goes over to other rules without a gap for those that stay: all of
+// them, or none and an error.
+func (w *Watcher) setRules(rules []config.FileRule) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if slices.Equal(rules, w.rules) {
+		return nil
+	}
+	next := resolve(w.root, rules)
+	found, err := identify(w.probe, w.root, next.learn)
+	if err != nil && len(w.tables.objects) > 0 {
+		return err
+	}
+	if err := w.tables.replace(next, found); err != nil {
+		return err
+	}
+	w.rules, w.plan = rules, next
+	w.count()
+	return nil
+}
+
+func (w *Watcher) count() {
 	w.objects.Store(int64(len(w.tables.objects)))
 	w.names.Store(int64(len(w.tables.names)))
-	w.directories.Store(int64(len(w.tables.numbers)))
-	w.report(err)
+	w.directories.Store(int64(len(w.tables.layout)))
 }
 
 // report logs an error when it is another than last time.
