@@ -137,7 +137,7 @@ func TestOldest(t *testing.T) {
 		{process.New(), attached(programs)},
 		{network.New(), either(attached("raw_tracepoint/inet_sock_set_state kprobe/udp_sendmsg"), attached("raw_tracepoint/inet_sock_set_state cgroup/connect4"))},
 		{
-			file.New([]config.FileRule{{Path: watched, Read: config.SeverityCritical, Write: config.SeverityCritical}}),
+			file.New(file.NewRules([]config.FileRule{{Path: watched, Read: config.SeverityCritical, Write: config.SeverityCritical}})),
 			either(attached("kprobe/security_file_open kprobe/vfs_rename"), probe.Status{
 				State: probe.Unsupported, Reason: probe.ReasonKernelTooOld, Hook: "tracepoint/syscalls/sys_exit_open*",
 			}),
