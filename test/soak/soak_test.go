@@ -91,6 +91,12 @@ func live(t *testing.T, e *exporter, long time.Duration) usage {
 	var u usage
 	for ctx.Err() == nil {
 		u.add(t, e.pid())
+		// The rules of the file probe are put in force again while files are read.
+		if len(u.files)%5 == 2 {
+			if err := e.command.Process.Signal(syscall.SIGHUP); err != nil {
+				t.Fatal(err)
+			}
+		}
 		pause(ctx, time.Second)
 	}
 	working.Wait()
