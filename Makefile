@@ -103,6 +103,10 @@ bench-posture: ## measure posture against prometheus-node-exporter, as root
 	$(GO) test -count=1 -run '^$$' -bench BenchmarkScrapes -benchtime 200x ./test/e2e
 	$(GO) test -count=1 -run '^$$' -bench BenchmarkAtRest -benchtime 1x ./test/e2e
 
+.PHONY: bench-fleet
+bench-fleet: ## measure what Prometheus needs for 100 and 1,000 hosts, as root, 7 minutes (needs prometheus)
+	cd deploy && $(GO) test -count=1 -timeout=20m -run '^$$' -bench Fleet -benchtime 1x ./prometheus
+
 .PHONY: fuzz
 fuzz: ## run every fuzz test for FUZZTIME (60s)
 	.ci/fuzz $(FUZZTIME)
