@@ -66,6 +66,12 @@ var acts = []act{
 		w.exporters["boot"].restart(t)
 	}},
 
+	{alert: "SecurityExporterConfigNotApplied", on: "runtime", do: func(t *testing.T, w *world) {
+		w.write(t, "config.yml", "file_access: {rulez: []}\n")
+		if err := w.exporters["runtime"].process.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}},
 	{alert: "SecuritySensitiveWrite", on: "runtime", do: func(t *testing.T, w *world) { w.write(t, "written", "x") }},
 	{alert: "SecuritySensitiveReadBurst", on: "runtime", do: func(t *testing.T, w *world) { w.read(t, 500) }},
 	{alert: "SecurityEventsLost", on: "runtime", hostWide: true, do: func(t *testing.T, w *world) { w.read(t, 200_000) }},
