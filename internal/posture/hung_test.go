@@ -73,3 +73,23 @@ func TestHungHomes(t *testing.T) {
 		absent(t, got, "linux_security_check_passed accounts_home")
 	}
 }
+
+// A watched directory that does not answer delays neither the first run nor,
+// once that is known, what is seen of other files.
+func TestWatchHung(t *testing.T) {
+	t.Parallel()
+	w := watch(t, func(dir string) {
+		must(t, os.Mkdir(filepath.Join(dir, "etc"), 0o755))
+		put(t, filepath.Join(dir, "etc/conf"), "1")
+		hungMount(t, filepath.Join(dir, "etc/hung.d"))
+	}, "/etc/conf", "/etc/hung.d/*", "/etc/hung.d/a")
+	select {
+	case <-w.runs: // as soon as the other file is watched
+	case <-time.After(20 * time.Second):
+		t.Fatal("the other file is not watched")
+	}
+	put(t, w.path("etc/conf"), "2")
+	w.expectRun(t, "a change of the other file")
+	w.count(t, "/etc/conf", 1)
+	w.count(t, "/etc/hung.d/a", 0)
+}

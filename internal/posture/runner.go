@@ -96,14 +96,41 @@ func withoutLegacy(table []*metric.Metric) []*metric.Metric {
 	return out
 }
 
+// patienceToArm is how long the first runs wait for the watches.
+const patienceToArm = 300 * time.Millisecond
+
+// startWatch returns when changes are seen from now on. Where a directory does
+// not answer it returns before; all collectors run once more when it is so.
+func (r *Runner) startWatch(ctx context.Context) {
+	armed := make(chan struct{})
+	r.wg.Go(func() {
+		r.watch.arm(ctx)
+		close(armed)
+		r.watch.run(ctx)
+	})
+	select {
+	case <-armed:
+		return
+	case <-time.After(patienceToArm):
+	}
+	r.wg.Go(func() {
+		select {
+		case <-armed:
+			for _, j := range r.jobs {
+				j.poke()
+			}
+		case <-ctx.Done():
+		}
+	})
+}
+
 // Start begins to watch the files and runs every collector for the first time
 // at once. It returns without waiting for them; they run until ctx ends or
 // Close is called. Call it once.
 func (r *Runner) Start(ctx context.Context) {
 	ctx, r.cancel = context.WithCancel(ctx)
 	if len(r.self.files) > 0 {
-		r.watch.arm(ctx)
-		r.wg.Go(func() { r.watch.run(ctx) })
+		r.startWatch(ctx)
 	}
 	var first sync.WaitGroup
 	for _, j := range r.jobs {

@@ -30,6 +30,8 @@ const (
 	checkEvery = time.Minute
 	// maxLinked is how many links after each other are watched.
 	maxLinked = 4
+	// hungFor is how long a file whose directory does not answer is left alone.
+	hungFor = 10 * time.Minute
 	// maxSigned is how many matches of a pattern are compared.
 	maxSigned = 1024
 
@@ -44,7 +46,6 @@ const (
 // target itself where the file is a symbolic link. Whenever the directories
 // change it looks at all paths afresh and compares.
 type watcher struct {
-	root  *hostfs.Root
 	log   *slog.Logger
 	files []string
 	// What counts as one (countedAs) is one in notify, changes and pending.
@@ -59,6 +60,11 @@ type watcher struct {
 	pending map[string]time.Time
 	check   time.Time
 	failed  bool
+	// hung has the files that did not answer, and until when they are left
+	// alone. Each file has a root of its own, so that what hangs for one uses up
+	// nothing of another's.
+	hung  map[string]time.Time
+	roots map[string]*hostfs.Tree
 }
 
 // interest is what one inotify watch is there for.
@@ -75,12 +81,15 @@ type final struct{ pattern, file string }
 
 func newWatcher(root *hostfs.Root, log *slog.Logger, files []string, notify map[string][]func()) *watcher {
 	w := &watcher{
-		root: root, log: log, files: files, notify: notify,
+		log: log, files: files, notify: notify,
 		changes: make(map[string]*atomic.Uint64, len(files)),
 		pending: make(map[string]time.Time),
+		hung:    make(map[string]time.Time),
+		roots:   make(map[string]*hostfs.Tree, len(files)),
 	}
 	for _, f := range files {
 		w.changes[countedAs(f)] = new(atomic.Uint64)
+		w.roots[f] = root.Isolate().Rootfs
 	}
 	return w
 }
@@ -265,7 +274,9 @@ func (w *watcher) rewatch(ctx context.Context) {
 	w.watches = make(map[int32]*interest)
 	w.failed = false
 	for _, f := range w.files {
-		w.watchPath(ctx, f, f, maxLinked)
+		if !w.isHung(f) {
+			w.watchPath(ctx, f, f, maxLinked)
+		}
 	}
 	for wd := range old {
 		if w.watches[wd] == nil {
@@ -288,7 +299,7 @@ func (w *watcher) watchPath(ctx context.Context, place, file string, links int) 
 		if last {
 			mask |= contentMask
 		}
-		in := w.add(ctx, dir, mask)
+		in := w.add(ctx, file, dir, mask)
 		if in == nil {
 			return
 		}
@@ -302,14 +313,15 @@ func (w *watcher) watchPath(ctx context.Context, place, file string, links int) 
 	if links == 0 {
 		return
 	}
-	st, err := w.root.Rootfs.Lstat(ctx, place)
+	st, err := w.roots[file].Lstat(ctx, place)
+	w.note(file, err)
 	if err != nil || st.Mode.Type() != fs.ModeSymlink {
 		return
 	}
-	if in := w.add(ctx, place, contentMask|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF); in != nil {
+	if in := w.add(ctx, file, place, contentMask|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF); in != nil {
 		in.self = append(in.self, file)
 	}
-	target, err := w.root.Rootfs.Readlink(ctx, place)
+	target, err := w.roots[file].Readlink(ctx, place)
 	if err != nil {
 		return
 	}
@@ -321,14 +333,25 @@ func (w *watcher) watchPath(ctx context.Context, place, file string, links int) 
 	}
 }
 
-// add watches what a path leads to; nil if it leads nowhere.
-func (w *watcher) add(ctx context.Context, name string, mask uint32) *interest {
+// note remembers a file that does not answer.
+func (w *watcher) note(file string, err error) {
+	if errors.Is(err, hostfs.ErrHung) {
+		w.hung[file] = time.Now().Add(hungFor)
+	}
+}
+
+func (w *watcher) isHung(file string) bool { return time.Now().Before(w.hung[file]) }
+
+// add watches what a path leads to, on the way to a file; nil if it leads
+// nowhere.
+func (w *watcher) add(ctx context.Context, file, name string, mask uint32) *interest {
 	var wd int
-	err := w.root.Rootfs.Handle(ctx, name, func(p string) (err error) {
+	err := w.roots[file].Handle(ctx, name, func(p string) (err error) {
 		wd, err = unix.InotifyAddWatch(w.fd, p, mask|unix.IN_MASK_ADD)
 		return err
 	})
 	if err != nil {
+		w.note(file, err)
 		if !errors.Is(err, hostfs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && !w.failed {
 			w.failed = true
 			w.log.Warn("cannot watch a file: its changes are found once a minute", "error", err)
@@ -344,18 +367,26 @@ func (w *watcher) add(ctx context.Context, name string, mask uint32) *interest {
 }
 
 // sign is a number that differs when a file, or the set of files that match a
-// pattern, was changed, replaced, removed or created.
+// pattern, was changed, replaced, removed or created. Of one that does not
+// answer it is the last.
 func (w *watcher) sign(ctx context.Context, file string) uint64 {
+	if w.isHung(file) {
+		return w.signs[file]
+	}
 	matches := []string{file}
 	if strings.ContainsAny(path.Base(file), "*?[") {
 		var err error
-		if matches, err = w.root.Rootfs.Glob(ctx, file); err != nil {
+		if matches, err = w.roots[file].Glob(ctx, file); err != nil {
+			w.note(file, err)
 			return 1
 		}
 	}
 	h := fnv.New64a()
 	for _, m := range matches[:min(len(matches), maxSigned)] {
-		st, err := w.root.Rootfs.Stat(ctx, m)
+		st, err := w.roots[file].Stat(ctx, m)
+		if w.note(file, err); w.isHung(file) {
+			return w.signs[file]
+		}
 		if err != nil {
 			continue
 		}
