@@ -103,19 +103,28 @@ bench-posture: ## measure posture against prometheus-node-exporter, as root
 	$(GO) test -count=1 -run '^$$' -bench BenchmarkScrapes -benchtime 200x ./test/e2e
 	$(GO) test -count=1 -run '^$$' -bench BenchmarkAtRest -benchtime 1x ./test/e2e
 
+.PHONY: bench-fleet
+bench-fleet: ## measure what Prometheus needs for 100 and 1,000 hosts, as root, 7 minutes (needs prometheus)
+	cd deploy && $(GO) test -count=1 -timeout=20m -run '^$$' -bench Fleet -benchtime 1x ./prometheus
+
 .PHONY: fuzz
 fuzz: ## run every fuzz test for FUZZTIME (60s)
 	.ci/fuzz $(FUZZTIME)
 
-# A package's version begins with a number; a build between releases is 0.0.0.
+# What deb, rpm, apk and semver all take as a version: X.Y.Z, or X.Y.Z-rc1 (or
+# alpha, beta, pre). A build from anything but such a tag is 0.0.0-pre.
 DIST           ?= build/dist
 ARCHES         ?= amd64 arm64
-PACKAGE_VERSION = $(or $(shell echo '$(VERSION)' | sed -nE 's/^v?([0-9]+[.][0-9]+[.][0-9]+.*)$$/\1/p'),0.0.0-dev)
+PACKAGE_VERSION = $(or $(shell echo '$(VERSION)' | sed -nE 's/^v?([0-9]+[.][0-9]+[.][0-9]+(-(alpha|beta|pre|rc)[0-9]*)?)$$/\1/p'),0.0.0-pre)
 STATIC          = CGO_ENABLED=0 GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(DIST)/$$arch/security-exporter ./cmd/security-exporter
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
+.PHONY: package-version
+package-version:
+	@echo '$(PACKAGE_VERSION)'
+
 .PHONY: dist
-dist: ## build deb, rpm and apk for amd64 and arm64, with checksums and SBOM, into build/dist
+dist: ## build deb, rpm and apk for amd64 and arm64, the Helm chart, checksums and SBOM, into build/dist
 	rm -rf $(DIST) && mkdir -p $(DIST)
 	$(GO) run ./tools/manual $(DIST)/manual && gzip -9n $(DIST)/manual/security-exporter.1
 	set -e; for arch in $(ARCHES); do \
@@ -126,7 +135,8 @@ dist: ## build deb, rpm and apk for amd64 and arm64, with checksums and SBOM, in
 	      $(GO) tool -modfile=deploy/go.mod nfpm package --config deploy/packages/nfpm.yaml --packager $$format --target $(DIST)/; \
 	  done; \
 	done
-	cd $(DIST) && sha256sum -- *.deb *.rpm *.apk *.json >SHA256SUMS
+	cd deploy && $(GO) run ./helm/pack helm/security-exporter '$(PACKAGE_VERSION)' $(abspath $(DIST))
+	cd $(DIST) && sha256sum -- *.deb *.rpm *.apk *.json *.tgz >SHA256SUMS
 
 .PHONY: image
 image: ## build the container image as an OCI layout, without a daemon, into build/dist/oci

@@ -5,8 +5,8 @@
 set -e
 upgrade=false
 case "$1" in
-configure) [ -z "$2" ] || upgrade=true ;;
 abort-*) exit 0 ;;
+configure | *.*) [ -z "$2" ] || upgrade=true ;;
 2) upgrade=true ;;
 esac
 command -v systemctl >/dev/null || exit 0

@@ -25,11 +25,13 @@ type checkHost struct {
 	accounts  func() (*accountDB, error)
 	shadow    func() (shadowFileContent, error)
 	loginDefs func() (map[string]string, error)
-	sudo      func() (*sudoJudge, error)
-	sshd      func() (*sshdConfig, error)
-	mounts    func() (mountTable, error)
-	groupIDs  func() (map[string]uint32, error)
-	audit     func() (*auditState, error)
+	// withPassword are the accounts that a password opens.
+	withPassword func() ([]shadowEntry, error)
+	sudo         func() (*sudoJudge, error)
+	sshd         func() (*sshdConfig, error)
+	mounts       func() (mountTable, error)
+	groupIDs     func() (map[string]uint32, error)
+	audit        func() (*auditState, error)
 }
 
 type shadowFileContent struct {
@@ -44,6 +46,7 @@ func newCheckHost(ctx context.Context, in *Input, audit func(context.Context) (*
 		c.entries, c.compat, err = readShadow(ctx, in.Rootfs)
 		return c, err
 	})
+	h.withPassword = sync.OnceValues(h.readWithPassword)
 	h.loginDefs = sync.OnceValues(func() (map[string]string, error) { return readLoginDefs(ctx, in.Rootfs) })
 	h.sudo = sync.OnceValues(func() (*sudoJudge, error) {
 		db, err := h.accounts()
@@ -85,9 +88,9 @@ func (h *checkHost) uidRange() (least, most uint32, err error) {
 	return least, most, err
 }
 
-// withPassword are the accounts of shadow(5) that a password opens; of two
-// with one name the first counts.
-func (h *checkHost) withPassword() ([]shadowEntry, error) {
+// readWithPassword returns the accounts of shadow(5) that a password opens; of
+// two with one name the first counts.
+func (h *checkHost) readWithPassword() ([]shadowEntry, error) {
 	shadow, err := h.shadow()
 	seen := make(map[string]bool, len(shadow.entries))
 	var out []shadowEntry

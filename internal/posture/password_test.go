@@ -90,6 +90,22 @@ func TestShadowStates(t *testing.T) {
 }
 
 // chage(1) and passwd(1) read generated files below a root of their own.
+// Fields as getent(1) shows them: it takes what strtoul(3) takes, and leaves
+// out a line with anything else.
+func TestShadowDays(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int64{"": noDays, "0": 0, "99999": 99999, " 5": 5, "+9": 9, "-0": 0, "2147483647": 2147483647} {
+		if got, err := parseDays(text); got != want || err != nil {
+			t.Errorf("%q: %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"-1", "abc", "5 ", "1x", "2147483648", "99999999999", "+", " "} {
+		if got, err := parseDays(text); err == nil {
+			t.Errorf("%q: %d, want an error", text, got)
+		}
+	}
+}
+
 func TestShadowOracle(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strconv"
 	"strings"
 )
 
@@ -145,13 +144,14 @@ func parseShadow(r io.Reader) ([]shadowEntry, []compatEntry, error) {
 	return entries, compat, err
 }
 
-// parseDays reads a number of days. A negative one makes glibc ignore the
-// line, so it is an error here.
+// parseDays reads a number of days as glibc does (strtoul): blanks and a sign
+// before it count for nothing. A negative one makes glibc ignore the line, so it
+// is an error here.
 func parseDays(text string) (int64, error) {
 	if text == "" {
 		return noDays, nil
 	}
-	n, err := strconv.ParseUint(text, 10, 64)
+	n, err := parseID("", text)
 	if err != nil || n > math.MaxInt32 {
 		return 0, fmt.Errorf("not a number of days from 0 to %d", math.MaxInt32)
 	}

@@ -163,7 +163,7 @@ func (d daemonSet) bundle(t *testing.T, args []string) string {
 var compared = regexp.MustCompile(`^(linux_security_|security_exporter_|security_ebpf_(up|probe_up|probe_info)\{)`)
 
 // own are the exceptions: when and for how long an exporter itself was at work.
-var own = regexp.MustCompile(`^linux_security_(scrape_collector_duration_seconds|collector_last_success_timestamp_seconds)\{`)
+var own = regexp.MustCompile(`^(linux_security_(scrape_collector_duration_seconds|collector_last_success_timestamp_seconds)\{|security_exporter_config_last_reload_success_timestamp_seconds )`)
 
 // setup are the compared series of a page, with their values.
 func setup(page string) map[string]bool {

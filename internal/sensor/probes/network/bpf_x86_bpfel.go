@@ -65,6 +65,7 @@ const (
 	bpfProgOnUdpSendmsg              = "on_udp_sendmsg"
 	bpfProgOnUdpv6Sendmsg            = "on_udpv6_sendmsg"
 	bpfProgSweepFlows                = "sweep_flows"
+	bpfProgSweepSockets              = "sweep_sockets"
 	bpfVarBudgetPerWindow            = "budget_per_window"
 	bpfVarDetailed                   = "detailed"
 	bpfVarFlowCleared                = "flow_cleared"
@@ -147,6 +148,7 @@ type bpfProgramSpecs struct {
 	OnUdpSendmsg              *ebpf.ProgramSpec `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg            *ebpf.ProgramSpec `ebpf:"on_udpv6_sendmsg"`
 	SweepFlows                *ebpf.ProgramSpec `ebpf:"sweep_flows"`
+	SweepSockets              *ebpf.ProgramSpec `ebpf:"sweep_sockets"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -313,6 +315,7 @@ type bpfPrograms struct {
 	OnUdpSendmsg              *ebpf.Program `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg            *ebpf.Program `ebpf:"on_udpv6_sendmsg"`
 	SweepFlows                *ebpf.Program `ebpf:"sweep_flows"`
+	SweepSockets              *ebpf.Program `ebpf:"sweep_sockets"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -344,6 +347,7 @@ func (p *bpfPrograms) Close() error {
 		p.OnUdpSendmsg,
 		p.OnUdpv6Sendmsg,
 		p.SweepFlows,
+		p.SweepSockets,
 	)
 }
 

@@ -220,7 +220,7 @@ func startSpec(t testing.TB, spec *probe.Spec, settings probe.Settings) *probe.P
 	if exact && p.Runs("on_connect4") {
 		t.Fatal("the approximation is in use, where the kernel has better")
 	}
-	for _, name := range []string{"fill_sockets", "sweep_flows"} {
+	for _, name := range []string{"fill_sockets", "sweep_sockets", "sweep_flows"} {
 		if !p.Runs(name) {
 			t.Fatalf("%s is not attached", name)
 		}

@@ -26,7 +26,7 @@ func New() *probe.Spec {
 	active := metric.New(metric.Gauge, "security_ebpf_connect_active",
 		"Connections now: TCP connections established and not closed, UDP flows with a datagram in the last 60 seconds.",
 		direction, protocol)
-	flows := &sweeper{}
+	flows, sockets := &sweeper{}, &socketSweeper{}
 	return &probe.Spec{
 		Index:  int(abi.ProbeNetwork),
 		Load:   loadBpf,
@@ -48,13 +48,16 @@ func New() *probe.Spec {
 			{Name: "older connections", Auxiliary: true, Rungs: []probe.Rung{
 				{Hook: "iter/tcp", Programs: []string{"fill_sockets"}},
 			}},
+			{Name: "connections whose end was missed", Auxiliary: true, Rungs: []probe.Rung{
+				{Hook: "iter/bpf_map_elem", Programs: []string{"sweep_sockets"}},
+			}},
 			{Name: "flows that are over", Auxiliary: true, Rungs: []probe.Rung{
 				{Hook: "iter/bpf_map_elem", Programs: []string{"sweep_flows"}},
 			}},
 		},
 		Started:  started,
 		Collect:  func(p *probe.Probe, batch *metric.Batch) { collect(p, active, batch) },
-		Periodic: flows.sweep,
+		Periodic: func(p *probe.Probe) error { return errors.Join(flows.sweep(p), sockets.sweep(p)) },
 		Tables:   func(p *probe.Probe) []probe.Table { return tables(p, flows) },
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"security-exporter/internal/bpf/abi"
@@ -120,8 +121,22 @@ func watchAll(t testing.TB, p *probe.Probe) *testkit.Watch {
 
 func noneActive(t testing.TB, p *probe.Probe) {
 	t.Helper()
-	settle(t, "no active connection", func() bool { return connections(p) == 0 })
+	late := time.Now().Add(3 * time.Second)
+	settle(t, "no active connection", func() bool {
+		left := connections(p)
+		if left > 0 && left <= missable && time.Now().After(late) {
+			t.Logf("the end of %d connections was missed", left)
+			if _, err := p.Iterate("sweep_sockets", 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return left == 0
+	})
 }
+
+// missable is how many ends of connections may be missed where a machine is
+// busy with other work: see sweep_sockets.
+const missable = 20
 
 type tcpCase struct {
 	name   string
@@ -564,6 +579,62 @@ func TestTCPThreads(t *testing.T) {
 	group.Wait()
 	noneActive(t, p)
 	w.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: threads * each, tcpOut: threads * each}})
+}
+
+// A connection whose end was missed is taken out by the sweep, and no other is.
+func TestTCPSweep(t *testing.T) {
+	s := newSpace(t)
+	p := start(t, s.only())
+	s.do(t, func() error {
+		conns, err := listen(ipv4, ipv4.address(1, 0), rounds)
+		if err != nil {
+			return err
+		}
+		defer conns.close()
+		for range rounds {
+			if err := conns.open(); err != nil {
+				return err
+			}
+		}
+		table := p.Map("sockets")
+		open := map[uint64][8]byte{}
+		var key uint64
+		var value [8]byte
+		for entries := table.Iterate(); entries.Next(&key, &value); {
+			open[key] = value
+		}
+		if len(open) != 2*rounds {
+			t.Errorf("%d sockets in the table, want %d", len(open), 2*rounds)
+		}
+		closeAll(&conns.clients)
+		closeAll(&conns.servers)
+		noneActive(t, p)
+		for range rounds { // others, which stay
+			if err := conns.open(); err != nil {
+				return err
+			}
+		}
+		missed := 0
+		for key, value := range open {
+			if table.Update(key, value, ebpf.UpdateNoExist) == nil {
+				missed++ // its memory is not in use again
+			}
+		}
+		if missed == 0 {
+			t.Error("all memory is in use again: nothing to sweep")
+		}
+		if _, err := p.Iterate("sweep_sockets", 1); err != nil {
+			return err
+		}
+		if left := countKeys(table); left != 2*rounds {
+			t.Errorf("%d of %d are left, want the %d that are open", left, 2*rounds+missed, 2*rounds)
+		}
+		// what was put in by hand was not added to the gauge, so it is short by as much
+		if got := testkit.Sum(t, p, "tcp_active"); got[0]+got[1] != int64(2*rounds-missed) {
+			t.Errorf("%d in, %d out after %d were taken out", got[0], got[1], missed)
+		}
+		return nil
+	})
 }
 
 // Timers that end connections in interrupts, on a CPU whose only thread makes
