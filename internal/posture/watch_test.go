@@ -234,8 +234,9 @@ func TestWatchOverflow(t *testing.T) {
 
 func FuzzEvents(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 'a', 0, 0, 0})
+	root := hostfs.New(hostfs.Paths{Rootfs: f.TempDir()})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		w := newWatcher(nil, nil, []string{"/a"}, nil)
+		w := newWatcher(root, nil, []string{"/a"}, nil)
 		w.watches = map[int32]*interest{1: {final: []final{{"a", "/a"}}}}
 		w.events(b)
 		if len(w.pending) > 1 {
