@@ -114,6 +114,7 @@ var compatCases = []struct {
 }
 
 func TestCompat(t *testing.T) {
+	testkit.Require32Bit(t)
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, _ := startBoth(t, host, New(), cgroup.Only())
@@ -148,6 +149,7 @@ func TestCompat(t *testing.T) {
 
 // Once for each program: a user namespace made by unshare(CLONE_NEWUSER).
 func TestCompatUserNamespace(t *testing.T) {
+	testkit.Require32Bit(t)
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, _ := startBoth(t, host, New(), cgroup.Only())
@@ -165,6 +167,7 @@ func TestCompatUserNamespace(t *testing.T) {
 // is other: here a 64-bit program drops root and takes it back behind the
 // hooks, and then executes another program or ends.
 func TestUnseenGain(t *testing.T) {
+	testkit.Require32Bit(t)
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, _ := startBoth(t, host, New(), cgroup.Only())

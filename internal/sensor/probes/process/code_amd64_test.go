@@ -4,7 +4,6 @@ package process
 
 import (
 	"bytes"
-	"debug/elf"
 	"encoding/binary"
 	"path/filepath"
 	"strconv"
@@ -129,28 +128,6 @@ func threadExec(path string) []byte {
 	})
 }
 
-// image32 ends at once.
-func image32() []byte {
-	var c code
-	c.set(0xb8, 1) // exit
-	c.op(0x31, 0xdb, 0xcd, 0x80)
-	header := elf.Header32{
-		Ident: [elf.EI_NIDENT]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS32), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
-		Type:  uint16(elf.ET_EXEC), Machine: uint16(elf.EM_386), Version: uint32(elf.EV_CURRENT),
-		Entry: imageBase + 52 + 32, Phoff: 52, Ehsize: 52, Phentsize: 32, Phnum: 1,
-	}
-	size := uint32(52 + 32 + c.Len())
-	segment := elf.Prog32{
-		Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X),
-		Vaddr: imageBase, Paddr: imageBase, Filesz: size, Memsz: size, Align: 0x1000,
-	}
-	var out bytes.Buffer
-	_ = binary.Write(&out, binary.LittleEndian, header)
-	_ = binary.Write(&out, binary.LittleEndian, segment)
-	out.Write(c.Bytes())
-	return out.Bytes()
-}
-
 func TestImages(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
@@ -162,13 +139,15 @@ func TestImages(t *testing.T) {
 			p := testkit.StartProbe(t, host, withRung(rung), cgroup.Only())
 			w := startIn(t, cgroup, userPlace)
 			t.Run("32-bit", func(t *testing.T) {
+				testkit.Require32Bit(t)
 				target{make: func(t *testing.T) []string {
-					return []string{"exec", put(t, folder(t, systemPlace), "program", image32())}
+					return []string{"exec", put(t, folder(t, systemPlace), "program", testkit.Image32())}
 				}}.run(t, p, w, "system")
 			})
 			t.Run("32-bit in /tmp", func(t *testing.T) {
+				testkit.Require32Bit(t)
 				target{make: func(t *testing.T) []string {
-					return []string{"exec", put(t, folder(t, tempPlace), "program", image32())}
+					return []string{"exec", put(t, folder(t, tempPlace), "program", testkit.Image32())}
 				}}.run(t, p, w, "suspicious")
 			})
 			t.Run("all threads end at once", func(t *testing.T) {
