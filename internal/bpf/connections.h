@@ -81,10 +81,9 @@ static __always_inline void remember_caller(__u64 key, const bool btf)
  * caller of connect() if known; else what the socket says of its owner, with
  * thread group 0. What it executes is not known here: its exec event told.
  */
-static __always_inline void report_connection(const struct sock *sk, enum event_kind kind, __u8 what, const bool btf)
+static __always_inline void report_connection(const struct sock *sk, enum event_kind kind, __u8 what,
+					      const struct caller *caller, const bool btf)
 {
-	__u64 key = (__u64)sk;
-	struct caller *caller;
 	struct remote remote = {};
 	struct event *event = reserve(PROBE_NETWORK, kind, false, sizeof(*event));
 
@@ -95,7 +94,6 @@ static __always_inline void report_connection(const struct sock *sk, enum event_
 	event->port = bpf_ntohs(remote.port);
 	event->what = what;
 	event->how = TRANSPORT_TCP;
-	caller = bpf_map_lookup_elem(&callers, &key);
 	if (caller) {
 		event->cgroup_id = caller->cgroup_id;
 		event->tgid = caller->tgid;
@@ -149,12 +147,15 @@ static __always_inline void connected(const struct sock *sk, int oldstate, const
 	};
 	__u64 key = (__u64)sk;
 	enum direction direction = enter_connection(key, &new);
+	struct caller *caller = NULL;
 
 	add(&connect_total, direction * TRANSPORT_COUNT + TRANSPORT_TCP, 1);
 	if (!stream)
 		return;
-	report_connection(sk, EVENT_CONNECT, direction, btf);
 	if (direction == DIRECTION_OUT)
+		caller = bpf_map_lookup_elem(&callers, &key);
+	report_connection(sk, EVENT_CONNECT, direction, caller, btf);
+	if (caller)
 		bpf_map_delete_elem(&callers, &key);
 }
 
@@ -224,6 +225,7 @@ static __always_inline void closed(const struct sock *sk, int oldstate, const bo
 	bool attempt = oldstate == TCP_SYN_SENT, known;
 	struct connection gone = {};
 	__u64 key = (__u64)sk;
+	struct caller *caller = NULL;
 	enum connect_error error;
 
 	if (oldstate == TCP_LISTEN || oldstate == TCP_CLOSE)
@@ -232,12 +234,14 @@ static __always_inline void closed(const struct sock *sk, int oldstate, const bo
 	if (oldstate == TCP_SYN_RECV && !known)
 		return; /* a peer that never finished opening */
 	error = connect_error(LOAD(btf, sk, sk_err), !attempt);
+	if (stream && (attempt || oldstate == TCP_SYN_RECV))
+		caller = bpf_map_lookup_elem(&callers, &key);
 	if (error != CONNECT_ERROR_COUNT) {
 		add(&connect_error_total, error, 1);
 		if (stream && detailed)
-			report_connection(sk, EVENT_CONNECT_ERROR, error, btf);
+			report_connection(sk, EVENT_CONNECT_ERROR, error, caller, btf);
 	}
-	if (stream && (attempt || oldstate == TCP_SYN_RECV))
+	if (caller)
 		bpf_map_delete_elem(&callers, &key);
 }
 

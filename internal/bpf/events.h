@@ -44,6 +44,7 @@ COUNTER(events_serious_total, PROBE_COUNT);
 COUNTER(events_lost_total, PROBE_COUNT *LOSS_COUNT);
 
 struct budget {
+	__u64 tick; /* jiffies at the last look at the clock */
 	__u64 window;
 	__u64 used;
 };
@@ -80,21 +81,35 @@ enum {
 	WAKE_SERIOUS_AT_BYTES = 1 << 13,
 };
 
-/* Not atomic: what an interrupt may add in between is one event more. */
-static __always_inline bool within_budget(__u32 which, __u32 limit, __u64 now)
+/*
+ * What is used of a budget in the present window. The clock costs more than the
+ * rest, so it is asked once in each tick. Not atomic: what an interrupt may add
+ * in between is one event more.
+ */
+static __always_inline struct budget *present_budget(__u32 which)
+{
+	struct budget *budget = bpf_map_lookup_elem(&event_budget, &which);
+	__u64 tick = bpf_jiffies64(), window;
+
+	if (!budget || budget->tick == tick)
+		return budget;
+	budget->tick = tick;
+	window = bpf_ktime_get_ns() / BUDGET_WINDOW_NS;
+	if (budget->window != window) {
+		budget->window = window;
+		budget->used = 0;
+	}
+	return budget;
+}
+
+static __always_inline bool within_budget(__u32 which)
 {
 	struct budget *budget;
 
-	if (!limit)
+	if (!budget_per_window)
 		return true;
-	budget = bpf_map_lookup_elem(&event_budget, &which);
-	if (!budget)
-		return false;
-	if (budget->window != now / BUDGET_WINDOW_NS) {
-		budget->window = now / BUDGET_WINDOW_NS;
-		budget->used = 0;
-	}
-	if (budget->used >= limit)
+	budget = present_budget(which);
+	if (!budget || budget->used >= budget_per_window)
 		return false;
 	budget->used++;
 	return true;
@@ -103,13 +118,12 @@ static __always_inline bool within_budget(__u32 which, __u32 limit, __u64 now)
 /* Nothing frequent of this probe passes any more in this window, on this CPU. */
 static __always_inline bool is_exhausted(enum probe_id probe)
 {
-	__u32 which = probe;
 	struct budget *budget;
 
 	if (!budget_per_window)
 		return false;
-	budget = bpf_map_lookup_elem(&event_budget, &which);
-	return budget && budget->used >= budget_per_window && budget->window == bpf_ktime_get_ns() / BUDGET_WINDOW_NS;
+	budget = present_budget(probe);
+	return budget && budget->used >= budget_per_window;
 }
 
 static __always_inline void lose(enum probe_id probe, enum loss reason)
@@ -118,7 +132,7 @@ static __always_inline void lose(enum probe_id probe, enum loss reason)
 }
 
 /* Counts an event. How many it stands for if it is to be delivered, else 0. */
-static __always_inline __u32 admit(enum probe_id probe, bool serious, __u64 now)
+static __always_inline __u32 admit(enum probe_id probe, bool serious)
 {
 	__u32 rate = serious ? 1 : sample_rate;
 
@@ -129,7 +143,7 @@ static __always_inline __u32 admit(enum probe_id probe, bool serious, __u64 now)
 		add(&events_sampled_total, probe, 1);
 		return 0;
 	}
-	if (!within_budget(serious ? BUDGET_SERIOUS + probe : probe, budget_per_window, now)) {
+	if (!within_budget(serious ? BUDGET_SERIOUS + probe : probe)) {
 		lose(probe, LOSS_BUDGET);
 		return 0;
 	}
@@ -142,8 +156,7 @@ static __always_inline __u32 admit(enum probe_id probe, bool serious, __u64 now)
  */
 static __always_inline void *reserve(enum probe_id probe, enum event_kind kind, bool serious, const __u64 size)
 {
-	__u64 now = bpf_ktime_get_ns();
-	__u32 weight = admit(probe, serious, now);
+	__u32 weight = admit(probe, serious);
 	struct event *event;
 
 	if (!weight)
@@ -157,7 +170,7 @@ static __always_inline void *reserve(enum probe_id probe, enum event_kind kind, 
 		return NULL;
 	}
 	__builtin_memset(event, 0, sizeof(*event));
-	event->time_ns = now;
+	event->time_ns = bpf_ktime_get_ns();
 	event->weight = weight;
 	event->kind = kind;
 	event->probe = probe;
