@@ -36,8 +36,11 @@ static __always_inline void find_guard_of(struct bpf_prog *prog)
 	guard_distance = (__u64)BPF_CORE_READ(prog, active) - (__u64)BPF_CORE_READ(array, pptrs[0]);
 }
 
-/* True while the guarded program is held up on this CPU. */
-static __always_inline bool is_held_up(void)
+/*
+ * True while the guarded program is held up on this CPU. Asked several times
+ * for each connection, so with a direct load (cast), where there is one.
+ */
+static __always_inline bool is_held_up(const bool cast)
 {
 	const __u32 zero = 0;
 	__u64 *guard = bpf_map_lookup_elem(&guards, &zero);
@@ -47,6 +50,8 @@ static __always_inline bool is_held_up(void)
 		return false;
 	if (!*guard)
 		*guard = address(guard) + guard_distance;
+	if (cast)
+		return CAST(true, struct refcount_struct, *guard)->refs.counter;
 	bpf_probe_read_kernel(&running, sizeof(running), (void *)*guard);
 	return running;
 }

@@ -16,67 +16,70 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapCallers                    = "callers"
-	bpfMapConnectErrorTotal          = "connect_error_total"
-	bpfMapConnectTotal               = "connect_total"
-	bpfMapEventBudget                = "event_budget"
-	bpfMapEvents                     = "events"
-	bpfMapEventsLostTotal            = "events_lost_total"
-	bpfMapEventsSampledTotal         = "events_sampled_total"
-	bpfMapEventsSeriousTotal         = "events_serious_total"
-	bpfMapEventsTotal                = "events_total"
-	bpfMapFlowBalance                = "flow_balance"
-	bpfMapFlowRing                   = "flow_ring"
-	bpfMapFlows                      = "flows"
-	bpfMapGuards                     = "guards"
-	bpfMapListeners                  = "listeners"
-	bpfMapMapEvictions               = "map_evictions"
-	bpfMapPending                    = "pending"
-	bpfMapProcesses                  = "processes"
-	bpfMapSeriousEvents              = "serious_events"
-	bpfMapSleepingReaders            = "sleeping_readers"
-	bpfMapSockets                    = "sockets"
-	bpfMapStoodIn                    = "stood_in"
-	bpfMapTcpActive                  = "tcp_active"
-	bpfProgFillSockets               = "fill_sockets"
-	bpfProgFindGuard                 = "find_guard"
-	bpfProgOnClassicInetSockSetState = "on_classic_inet_sock_set_state"
-	bpfProgOnConnect4                = "on_connect4"
-	bpfProgOnConnect6                = "on_connect6"
-	bpfProgOnEnterSkbConsumeUdp      = "on_enter_skb_consume_udp"
-	bpfProgOnEnterUdpSendmsg         = "on_enter_udp_sendmsg"
-	bpfProgOnEnterUdpv6Sendmsg       = "on_enter_udpv6_sendmsg"
-	bpfProgOnExitUdpSendmsg          = "on_exit_udp_sendmsg"
-	bpfProgOnExitUdpv6Sendmsg        = "on_exit_udpv6_sendmsg"
-	bpfProgOnHeldUpInetSockSetState  = "on_held_up_inet_sock_set_state"
-	bpfProgOnInetSockSetState        = "on_inet_sock_set_state"
-	bpfProgOnRawInetSockSetState     = "on_raw_inet_sock_set_state"
-	bpfProgOnRecvmsg4                = "on_recvmsg4"
-	bpfProgOnRecvmsg4Unconfirmed     = "on_recvmsg4_unconfirmed"
-	bpfProgOnRecvmsg6                = "on_recvmsg6"
-	bpfProgOnRecvmsg6Unconfirmed     = "on_recvmsg6_unconfirmed"
-	bpfProgOnSendmsg4                = "on_sendmsg4"
-	bpfProgOnSendmsg4Unconfirmed     = "on_sendmsg4_unconfirmed"
-	bpfProgOnSendmsg6                = "on_sendmsg6"
-	bpfProgOnSendmsg6Unconfirmed     = "on_sendmsg6_unconfirmed"
-	bpfProgOnSkbConsumeUdp           = "on_skb_consume_udp"
-	bpfProgOnSockRecvLength          = "on_sock_recv_length"
-	bpfProgOnSockSendLength          = "on_sock_send_length"
-	bpfProgOnUdpSendmsg              = "on_udp_sendmsg"
-	bpfProgOnUdpv6Sendmsg            = "on_udpv6_sendmsg"
-	bpfProgSweepFlows                = "sweep_flows"
-	bpfProgSweepSockets              = "sweep_sockets"
-	bpfVarBudgetPerWindow            = "budget_per_window"
-	bpfVarDetailed                   = "detailed"
-	bpfVarFlowCleared                = "flow_cleared"
-	bpfVarGuardDistance              = "guard_distance"
-	bpfVarGuardedProgram             = "guarded_program"
-	bpfVarOnlyCgroup                 = "only_cgroup"
-	bpfVarOnlyNetns                  = "only_netns"
-	bpfVarOnlyNetnsCookie            = "only_netns_cookie"
-	bpfVarRings                      = "rings"
-	bpfVarSampleRate                 = "sample_rate"
-	bpfVarStream                     = "stream"
+	bpfMapCallers                         = "callers"
+	bpfMapConnectErrorTotal               = "connect_error_total"
+	bpfMapConnectTotal                    = "connect_total"
+	bpfMapEventBudget                     = "event_budget"
+	bpfMapEvents                          = "events"
+	bpfMapEventsLostTotal                 = "events_lost_total"
+	bpfMapEventsSampledTotal              = "events_sampled_total"
+	bpfMapEventsSeriousTotal              = "events_serious_total"
+	bpfMapEventsTotal                     = "events_total"
+	bpfMapFlowBalance                     = "flow_balance"
+	bpfMapFlowRing                        = "flow_ring"
+	bpfMapFlows                           = "flows"
+	bpfMapGuards                          = "guards"
+	bpfMapListeners                       = "listeners"
+	bpfMapMapEvictions                    = "map_evictions"
+	bpfMapPending                         = "pending"
+	bpfMapProcesses                       = "processes"
+	bpfMapSeriousEvents                   = "serious_events"
+	bpfMapSleepingReaders                 = "sleeping_readers"
+	bpfMapSockets                         = "sockets"
+	bpfMapStoodIn                         = "stood_in"
+	bpfMapTcpActive                       = "tcp_active"
+	bpfProgFillSockets                    = "fill_sockets"
+	bpfProgFindGuard                      = "find_guard"
+	bpfProgOnClassicInetSockSetState      = "on_classic_inet_sock_set_state"
+	bpfProgOnConnect4                     = "on_connect4"
+	bpfProgOnConnect6                     = "on_connect6"
+	bpfProgOnEnterSkbConsumeUdp           = "on_enter_skb_consume_udp"
+	bpfProgOnEnterUdpSendmsg              = "on_enter_udp_sendmsg"
+	bpfProgOnEnterUdpv6Sendmsg            = "on_enter_udpv6_sendmsg"
+	bpfProgOnExitUdpSendmsg               = "on_exit_udp_sendmsg"
+	bpfProgOnExitUdpv6Sendmsg             = "on_exit_udpv6_sendmsg"
+	bpfProgOnHeldUpInetSockSetState       = "on_held_up_inet_sock_set_state"
+	bpfProgOnHeldUpInetSockSetStateProbed = "on_held_up_inet_sock_set_state_probed"
+	bpfProgOnInetSockSetState             = "on_inet_sock_set_state"
+	bpfProgOnRawInetSockSetState          = "on_raw_inet_sock_set_state"
+	bpfProgOnRecvmsg4                     = "on_recvmsg4"
+	bpfProgOnRecvmsg4Unconfirmed          = "on_recvmsg4_unconfirmed"
+	bpfProgOnRecvmsg6                     = "on_recvmsg6"
+	bpfProgOnRecvmsg6Unconfirmed          = "on_recvmsg6_unconfirmed"
+	bpfProgOnSendmsg4                     = "on_sendmsg4"
+	bpfProgOnSendmsg4Unconfirmed          = "on_sendmsg4_unconfirmed"
+	bpfProgOnSendmsg6                     = "on_sendmsg6"
+	bpfProgOnSendmsg6Unconfirmed          = "on_sendmsg6_unconfirmed"
+	bpfProgOnSkbConsumeUdp                = "on_skb_consume_udp"
+	bpfProgOnSockRecvLength               = "on_sock_recv_length"
+	bpfProgOnSockSendLength               = "on_sock_send_length"
+	bpfProgOnUdpSendmsg                   = "on_udp_sendmsg"
+	bpfProgOnUdpv6Sendmsg                 = "on_udpv6_sendmsg"
+	bpfProgSweepFlows                     = "sweep_flows"
+	bpfProgSweepSockets                   = "sweep_sockets"
+	bpfProgWalkFlows                      = "walk_flows"
+	bpfProgWalkSockets                    = "walk_sockets"
+	bpfVarBudgetPerWindow                 = "budget_per_window"
+	bpfVarDetailed                        = "detailed"
+	bpfVarFlowCleared                     = "flow_cleared"
+	bpfVarGuardDistance                   = "guard_distance"
+	bpfVarGuardedProgram                  = "guarded_program"
+	bpfVarOnlyCgroup                      = "only_cgroup"
+	bpfVarOnlyNetns                       = "only_netns"
+	bpfVarOnlyNetnsCookie                 = "only_netns_cookie"
+	bpfVarRings                           = "rings"
+	bpfVarSampleRate                      = "sample_rate"
+	bpfVarStream                          = "stream"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -121,34 +124,37 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	FillSockets               *ebpf.ProgramSpec `ebpf:"fill_sockets"`
-	FindGuard                 *ebpf.ProgramSpec `ebpf:"find_guard"`
-	OnClassicInetSockSetState *ebpf.ProgramSpec `ebpf:"on_classic_inet_sock_set_state"`
-	OnConnect4                *ebpf.ProgramSpec `ebpf:"on_connect4"`
-	OnConnect6                *ebpf.ProgramSpec `ebpf:"on_connect6"`
-	OnEnterSkbConsumeUdp      *ebpf.ProgramSpec `ebpf:"on_enter_skb_consume_udp"`
-	OnEnterUdpSendmsg         *ebpf.ProgramSpec `ebpf:"on_enter_udp_sendmsg"`
-	OnEnterUdpv6Sendmsg       *ebpf.ProgramSpec `ebpf:"on_enter_udpv6_sendmsg"`
-	OnExitUdpSendmsg          *ebpf.ProgramSpec `ebpf:"on_exit_udp_sendmsg"`
-	OnExitUdpv6Sendmsg        *ebpf.ProgramSpec `ebpf:"on_exit_udpv6_sendmsg"`
-	OnHeldUpInetSockSetState  *ebpf.ProgramSpec `ebpf:"on_held_up_inet_sock_set_state"`
-	OnInetSockSetState        *ebpf.ProgramSpec `ebpf:"on_inet_sock_set_state"`
-	OnRawInetSockSetState     *ebpf.ProgramSpec `ebpf:"on_raw_inet_sock_set_state"`
-	OnRecvmsg4                *ebpf.ProgramSpec `ebpf:"on_recvmsg4"`
-	OnRecvmsg4Unconfirmed     *ebpf.ProgramSpec `ebpf:"on_recvmsg4_unconfirmed"`
-	OnRecvmsg6                *ebpf.ProgramSpec `ebpf:"on_recvmsg6"`
-	OnRecvmsg6Unconfirmed     *ebpf.ProgramSpec `ebpf:"on_recvmsg6_unconfirmed"`
-	OnSendmsg4                *ebpf.ProgramSpec `ebpf:"on_sendmsg4"`
-	OnSendmsg4Unconfirmed     *ebpf.ProgramSpec `ebpf:"on_sendmsg4_unconfirmed"`
-	OnSendmsg6                *ebpf.ProgramSpec `ebpf:"on_sendmsg6"`
-	OnSendmsg6Unconfirmed     *ebpf.ProgramSpec `ebpf:"on_sendmsg6_unconfirmed"`
-	OnSkbConsumeUdp           *ebpf.ProgramSpec `ebpf:"on_skb_consume_udp"`
-	OnSockRecvLength          *ebpf.ProgramSpec `ebpf:"on_sock_recv_length"`
-	OnSockSendLength          *ebpf.ProgramSpec `ebpf:"on_sock_send_length"`
-	OnUdpSendmsg              *ebpf.ProgramSpec `ebpf:"on_udp_sendmsg"`
-	OnUdpv6Sendmsg            *ebpf.ProgramSpec `ebpf:"on_udpv6_sendmsg"`
-	SweepFlows                *ebpf.ProgramSpec `ebpf:"sweep_flows"`
-	SweepSockets              *ebpf.ProgramSpec `ebpf:"sweep_sockets"`
+	FillSockets                    *ebpf.ProgramSpec `ebpf:"fill_sockets"`
+	FindGuard                      *ebpf.ProgramSpec `ebpf:"find_guard"`
+	OnClassicInetSockSetState      *ebpf.ProgramSpec `ebpf:"on_classic_inet_sock_set_state"`
+	OnConnect4                     *ebpf.ProgramSpec `ebpf:"on_connect4"`
+	OnConnect6                     *ebpf.ProgramSpec `ebpf:"on_connect6"`
+	OnEnterSkbConsumeUdp           *ebpf.ProgramSpec `ebpf:"on_enter_skb_consume_udp"`
+	OnEnterUdpSendmsg              *ebpf.ProgramSpec `ebpf:"on_enter_udp_sendmsg"`
+	OnEnterUdpv6Sendmsg            *ebpf.ProgramSpec `ebpf:"on_enter_udpv6_sendmsg"`
+	OnExitUdpSendmsg               *ebpf.ProgramSpec `ebpf:"on_exit_udp_sendmsg"`
+	OnExitUdpv6Sendmsg             *ebpf.ProgramSpec `ebpf:"on_exit_udpv6_sendmsg"`
+	OnHeldUpInetSockSetState       *ebpf.ProgramSpec `ebpf:"on_held_up_inet_sock_set_state"`
+	OnHeldUpInetSockSetStateProbed *ebpf.ProgramSpec `ebpf:"on_held_up_inet_sock_set_state_probed"`
+	OnInetSockSetState             *ebpf.ProgramSpec `ebpf:"on_inet_sock_set_state"`
+	OnRawInetSockSetState          *ebpf.ProgramSpec `ebpf:"on_raw_inet_sock_set_state"`
+	OnRecvmsg4                     *ebpf.ProgramSpec `ebpf:"on_recvmsg4"`
+	OnRecvmsg4Unconfirmed          *ebpf.ProgramSpec `ebpf:"on_recvmsg4_unconfirmed"`
+	OnRecvmsg6                     *ebpf.ProgramSpec `ebpf:"on_recvmsg6"`
+	OnRecvmsg6Unconfirmed          *ebpf.ProgramSpec `ebpf:"on_recvmsg6_unconfirmed"`
+	OnSendmsg4                     *ebpf.ProgramSpec `ebpf:"on_sendmsg4"`
+	OnSendmsg4Unconfirmed          *ebpf.ProgramSpec `ebpf:"on_sendmsg4_unconfirmed"`
+	OnSendmsg6                     *ebpf.ProgramSpec `ebpf:"on_sendmsg6"`
+	OnSendmsg6Unconfirmed          *ebpf.ProgramSpec `ebpf:"on_sendmsg6_unconfirmed"`
+	OnSkbConsumeUdp                *ebpf.ProgramSpec `ebpf:"on_skb_consume_udp"`
+	OnSockRecvLength               *ebpf.ProgramSpec `ebpf:"on_sock_recv_length"`
+	OnSockSendLength               *ebpf.ProgramSpec `ebpf:"on_sock_send_length"`
+	OnUdpSendmsg                   *ebpf.ProgramSpec `ebpf:"on_udp_sendmsg"`
+	OnUdpv6Sendmsg                 *ebpf.ProgramSpec `ebpf:"on_udpv6_sendmsg"`
+	SweepFlows                     *ebpf.ProgramSpec `ebpf:"sweep_flows"`
+	SweepSockets                   *ebpf.ProgramSpec `ebpf:"sweep_sockets"`
+	WalkFlows                      *ebpf.ProgramSpec `ebpf:"walk_flows"`
+	WalkSockets                    *ebpf.ProgramSpec `ebpf:"walk_sockets"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -288,34 +294,37 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	FillSockets               *ebpf.Program `ebpf:"fill_sockets"`
-	FindGuard                 *ebpf.Program `ebpf:"find_guard"`
-	OnClassicInetSockSetState *ebpf.Program `ebpf:"on_classic_inet_sock_set_state"`
-	OnConnect4                *ebpf.Program `ebpf:"on_connect4"`
-	OnConnect6                *ebpf.Program `ebpf:"on_connect6"`
-	OnEnterSkbConsumeUdp      *ebpf.Program `ebpf:"on_enter_skb_consume_udp"`
-	OnEnterUdpSendmsg         *ebpf.Program `ebpf:"on_enter_udp_sendmsg"`
-	OnEnterUdpv6Sendmsg       *ebpf.Program `ebpf:"on_enter_udpv6_sendmsg"`
-	OnExitUdpSendmsg          *ebpf.Program `ebpf:"on_exit_udp_sendmsg"`
-	OnExitUdpv6Sendmsg        *ebpf.Program `ebpf:"on_exit_udpv6_sendmsg"`
-	OnHeldUpInetSockSetState  *ebpf.Program `ebpf:"on_held_up_inet_sock_set_state"`
-	OnInetSockSetState        *ebpf.Program `ebpf:"on_inet_sock_set_state"`
-	OnRawInetSockSetState     *ebpf.Program `ebpf:"on_raw_inet_sock_set_state"`
-	OnRecvmsg4                *ebpf.Program `ebpf:"on_recvmsg4"`
-	OnRecvmsg4Unconfirmed     *ebpf.Program `ebpf:"on_recvmsg4_unconfirmed"`
-	OnRecvmsg6                *ebpf.Program `ebpf:"on_recvmsg6"`
-	OnRecvmsg6Unconfirmed     *ebpf.Program `ebpf:"on_recvmsg6_unconfirmed"`
-	OnSendmsg4                *ebpf.Program `ebpf:"on_sendmsg4"`
-	OnSendmsg4Unconfirmed     *ebpf.Program `ebpf:"on_sendmsg4_unconfirmed"`
-	OnSendmsg6                *ebpf.Program `ebpf:"on_sendmsg6"`
-	OnSendmsg6Unconfirmed     *ebpf.Program `ebpf:"on_sendmsg6_unconfirmed"`
-	OnSkbConsumeUdp           *ebpf.Program `ebpf:"on_skb_consume_udp"`
-	OnSockRecvLength          *ebpf.Program `ebpf:"on_sock_recv_length"`
-	OnSockSendLength          *ebpf.Program `ebpf:"on_sock_send_length"`
-	OnUdpSendmsg              *ebpf.Program `ebpf:"on_udp_sendmsg"`
-	OnUdpv6Sendmsg            *ebpf.Program `ebpf:"on_udpv6_sendmsg"`
-	SweepFlows                *ebpf.Program `ebpf:"sweep_flows"`
-	SweepSockets              *ebpf.Program `ebpf:"sweep_sockets"`
+	FillSockets                    *ebpf.Program `ebpf:"fill_sockets"`
+	FindGuard                      *ebpf.Program `ebpf:"find_guard"`
+	OnClassicInetSockSetState      *ebpf.Program `ebpf:"on_classic_inet_sock_set_state"`
+	OnConnect4                     *ebpf.Program `ebpf:"on_connect4"`
+	OnConnect6                     *ebpf.Program `ebpf:"on_connect6"`
+	OnEnterSkbConsumeUdp           *ebpf.Program `ebpf:"on_enter_skb_consume_udp"`
+	OnEnterUdpSendmsg              *ebpf.Program `ebpf:"on_enter_udp_sendmsg"`
+	OnEnterUdpv6Sendmsg            *ebpf.Program `ebpf:"on_enter_udpv6_sendmsg"`
+	OnExitUdpSendmsg               *ebpf.Program `ebpf:"on_exit_udp_sendmsg"`
+	OnExitUdpv6Sendmsg             *ebpf.Program `ebpf:"on_exit_udpv6_sendmsg"`
+	OnHeldUpInetSockSetState       *ebpf.Program `ebpf:"on_held_up_inet_sock_set_state"`
+	OnHeldUpInetSockSetStateProbed *ebpf.Program `ebpf:"on_held_up_inet_sock_set_state_probed"`
+	OnInetSockSetState             *ebpf.Program `ebpf:"on_inet_sock_set_state"`
+	OnRawInetSockSetState          *ebpf.Program `ebpf:"on_raw_inet_sock_set_state"`
+	OnRecvmsg4                     *ebpf.Program `ebpf:"on_recvmsg4"`
+	OnRecvmsg4Unconfirmed          *ebpf.Program `ebpf:"on_recvmsg4_unconfirmed"`
+	OnRecvmsg6                     *ebpf.Program `ebpf:"on_recvmsg6"`
+	OnRecvmsg6Unconfirmed          *ebpf.Program `ebpf:"on_recvmsg6_unconfirmed"`
+	OnSendmsg4                     *ebpf.Program `ebpf:"on_sendmsg4"`
+	OnSendmsg4Unconfirmed          *ebpf.Program `ebpf:"on_sendmsg4_unconfirmed"`
+	OnSendmsg6                     *ebpf.Program `ebpf:"on_sendmsg6"`
+	OnSendmsg6Unconfirmed          *ebpf.Program `ebpf:"on_sendmsg6_unconfirmed"`
+	OnSkbConsumeUdp                *ebpf.Program `ebpf:"on_skb_consume_udp"`
+	OnSockRecvLength               *ebpf.Program `ebpf:"on_sock_recv_length"`
+	OnSockSendLength               *ebpf.Program `ebpf:"on_sock_send_length"`
+	OnUdpSendmsg                   *ebpf.Program `ebpf:"on_udp_sendmsg"`
+	OnUdpv6Sendmsg                 *ebpf.Program `ebpf:"on_udpv6_sendmsg"`
+	SweepFlows                     *ebpf.Program `ebpf:"sweep_flows"`
+	SweepSockets                   *ebpf.Program `ebpf:"sweep_sockets"`
+	WalkFlows                      *ebpf.Program `ebpf:"walk_flows"`
+	WalkSockets                    *ebpf.Program `ebpf:"walk_sockets"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -331,6 +340,7 @@ func (p *bpfPrograms) Close() error {
 		p.OnExitUdpSendmsg,
 		p.OnExitUdpv6Sendmsg,
 		p.OnHeldUpInetSockSetState,
+		p.OnHeldUpInetSockSetStateProbed,
 		p.OnInetSockSetState,
 		p.OnRawInetSockSetState,
 		p.OnRecvmsg4,
@@ -348,6 +358,8 @@ func (p *bpfPrograms) Close() error {
 		p.OnUdpv6Sendmsg,
 		p.SweepFlows,
 		p.SweepSockets,
+		p.WalkFlows,
+		p.WalkSockets,
 	)
 }
 

@@ -3,6 +3,7 @@
 package network
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -52,17 +53,12 @@ func (s *sweeper) sweep(p *probe.Probe) error {
 		s.last.entries = 0 // nothing to walk over
 		return nil
 	}
-	states, err := p.Iterate("sweep_flows", 2*int64(table.MaxEntries()))
+	stay, takenOut, err := sweepFlows(p, 2*int64(table.MaxEntries()))
 	if err != nil {
 		return err
 	}
-	next := sweepReading{evicted: s.last.evicted}
-	gone := balance - int64(len(states))
-	for _, state := range states {
-		if state == flowStays {
-			next.entries++
-		}
-	}
+	next := sweepReading{entries: int(stay), evicted: s.last.evicted}
+	gone := balance - stay - takenOut
 	mayEvict := balance-int64(next.evicted) >= int64(table.MaxEntries()/2)
 	if mayEvict && gone > int64(next.evicted) {
 		next.evicted = uint64(gone)
@@ -71,8 +67,23 @@ func (s *sweeper) sweep(p *probe.Probe) error {
 	return nil
 }
 
-// flowStays is what the iterator writes for a flow that it leaves.
-const flowStays = 0
+// sweepFlows walks over at most limit flows.
+func sweepFlows(p *probe.Probe, limit int64) (stay, takenOut int64, err error) {
+	name := "walk_flows"
+	if !p.Runs(name) {
+		name = "sweep_flows"
+	}
+	const size = 16 // struct flow_walk
+	walks, err := p.Iterate(name, limit*size)
+	if err != nil {
+		return 0, 0, err
+	}
+	for ; len(walks) >= size; walks = walks[size:] {
+		stay += int64(binary.NativeEndian.Uint64(walks))
+		takenOut += int64(binary.NativeEndian.Uint64(walks[8:]))
+	}
+	return stay, takenOut, nil
+}
 
 // The ring of flows by the moment of their last datagram (flows.h).
 const (

@@ -35,6 +35,14 @@ int BPF_PROG(on_inet_sock_set_state, const struct sock *sk, int oldstate, int ne
 /* Runs of the program below in place of the one above. */
 COUNTER(stood_in, 1);
 
+static __always_inline int held_up_state_changes(const struct sock *sk, int oldstate, int newstate, const bool cast)
+{
+	if (!is_of_interest(oldstate, newstate) || !is_held_up(cast))
+		return 0;
+	add(&stood_in, 0, 1);
+	return state_changes(sk, oldstate, newstate, true);
+}
+
 /*
  * The same again: takes over the changes in an interrupt that hit the program
  * above, since 6.1 (guard.h). Before, nothing is held up.
@@ -42,10 +50,14 @@ COUNTER(stood_in, 1);
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_held_up_inet_sock_set_state, const struct sock *sk, int oldstate, int newstate)
 {
-	if (!is_of_interest(oldstate, newstate) || !is_held_up())
-		return 0;
-	add(&stood_in, 0, 1);
-	return state_changes(sk, oldstate, newstate, true);
+	return held_up_state_changes(sk, oldstate, newstate, true);
+}
+
+/* The same before 6.2, without the cast. */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_held_up_inet_sock_set_state_probed, const struct sock *sk, int oldstate, int newstate)
+{
+	return held_up_state_changes(sk, oldstate, newstate, false);
 }
 
 /* iter/bpf_prog, 5.9, once: only here a program can look at another. */
@@ -138,29 +150,45 @@ int fill_sockets(struct bpf_iter__tcp *ctx)
 }
 
 /*
- * iter/bpf_map_elem, 5.9, on the table of connections, once a minute: takes out
- * those whose end no program was told of. On a machine under load the kernel
- * has been seen to close sockets in a timer's interrupt without the tracepoint;
- * without this the gauge would drift. The program above takes a connection out
+ * Takes a connection out of the table whose end no program was told of: the
+ * recursion guard kept it from running, or the host's kernel did (hooks.md).
+ * Without this the gauge would drift. The programs above take a connection out
  * before its socket is CLOSE, so a socket that is CLOSE and still here, or that
- * has come to listen, was missed. Memory of TCP sockets is used for TCP sockets again
- * (SLAB_TYPESAFE_BY_RCU); should it not be, it is no TCP socket any more.
+ * has come to listen, was missed. Memory of TCP sockets is used for TCP sockets
+ * again (SLAB_TYPESAFE_BY_RCU); should it not be, it is no TCP socket any more.
  */
+static __always_inline void sweep_socket(__u64 key)
+{
+	struct sock *sk = (void *)key;
+	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	struct connection gone = {};
+
+	if (socket_protocol(sk) != IPPROTO_TCP || state == TCP_CLOSE || state == TCP_LISTEN || !in_netns(sk))
+		leave(key, &gone);
+}
+
+static long walk_socket(struct bpf_map *map, const __u64 *key, struct connection *connection, void *none)
+{
+	sweep_socket(*key);
+	return 0;
+}
+
+/* iter/bpf_map, 5.8, with bpf_for_each_map_elem(), 5.13, once a minute: as walk_flows (udp.h). */
+SEC("iter/bpf_map")
+int walk_sockets(struct bpf_iter__bpf_map *ctx)
+{
+	if (!ctx->map)
+		bpf_for_each_map_elem(&sockets, walk_socket, NULL, 0);
+	return 0;
+}
+
+/* iter/bpf_map_elem, 5.9, on the table of connections: the same before 5.13. */
 SEC("iter/bpf_map_elem")
 int sweep_sockets(struct bpf_iter__bpf_map_elem *ctx)
 {
-	const __u64 *entry = ctx->key;
-	struct connection gone = {};
-	struct sock *sk;
-	__u64 key;
-	__u8 state;
+	const __u64 *key = ctx->key;
 
-	if (!entry)
-		return 0;
-	key = *entry;
-	sk = (void *)key;
-	state = BPF_CORE_READ(sk, __sk_common.skc_state);
-	if (socket_protocol(sk) != IPPROTO_TCP || state == TCP_CLOSE || state == TCP_LISTEN || !in_netns(sk))
-		leave(key, &gone);
+	if (key)
+		sweep_socket(*key);
 	return 0;
 }

@@ -44,14 +44,17 @@ func New() *probe.Spec {
 			{Name: "udp", Rungs: udpRungs()},
 			{Name: "tcp in interrupts", Auxiliary: true, Applies: hasGuard, Rungs: []probe.Rung{
 				{Hook: "tp_btf/inet_sock_set_state", Programs: []string{"find_guard", "on_held_up_inet_sock_set_state"}, Requires: guard},
+				{Hook: "tp_btf/inet_sock_set_state", Programs: []string{"find_guard", "on_held_up_inet_sock_set_state_probed"}, Requires: guard},
 			}},
 			{Name: "older connections", Auxiliary: true, Rungs: []probe.Rung{
 				{Hook: "iter/tcp", Programs: []string{"fill_sockets"}},
 			}},
 			{Name: "connections whose end was missed", Auxiliary: true, Rungs: []probe.Rung{
+				{Hook: "iter/bpf_map", Programs: []string{"walk_sockets"}, Requires: forEach},
 				{Hook: "iter/bpf_map_elem", Programs: []string{"sweep_sockets"}},
 			}},
 			{Name: "flows that are over", Auxiliary: true, Rungs: []probe.Rung{
+				{Hook: "iter/bpf_map", Programs: []string{"walk_flows"}, Requires: forEach},
 				{Hook: "iter/bpf_map_elem", Programs: []string{"sweep_flows"}},
 			}},
 		},
@@ -84,7 +87,11 @@ func guard(h *probe.Host) error {
 
 // standIn tells the second program where the first one's guard is.
 func standIn(p *probe.Probe) error {
-	const first, second = "on_inet_sock_set_state", "on_held_up_inet_sock_set_state"
+	const first = "on_inet_sock_set_state"
+	second := "on_held_up_inet_sock_set_state"
+	if !p.Runs(second) {
+		second += "_probed"
+	}
 	if !p.Runs(second) {
 		return nil
 	}
@@ -122,6 +129,14 @@ func tcpRungs() []probe.Rung {
 func cookies(h *probe.Host) error {
 	if !h.HasHelper("check_mtu") {
 		return fmt.Errorf("%w: no bpf_get_socket_cookie in tracing programs before 5.12", probe.ErrHookMissing)
+	}
+	return nil
+}
+
+// forEach: programs may walk over a map since 5.13.
+func forEach(h *probe.Host) error {
+	if !h.HasHelper("for_each_map_elem") {
+		return fmt.Errorf("%w: no bpf_for_each_map_elem before 5.13", probe.ErrHookMissing)
 	}
 	return nil
 }

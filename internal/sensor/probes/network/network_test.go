@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"security-exporter/internal/bpf/abi"
@@ -122,11 +124,12 @@ func watchAll(t testing.TB, p *probe.Probe) *testkit.Watch {
 func noneActive(t testing.TB, p *probe.Probe) {
 	t.Helper()
 	late := time.Now().Add(3 * time.Second)
+	spares := sparesInit(p)
 	settle(t, "no active connection", func() bool {
 		left := connections(p)
-		if left > 0 && left <= missable && time.Now().After(late) {
+		if spares && left > 0 && left <= missable && time.Now().After(late) {
 			t.Logf("the end of %d connections was missed", left)
-			if _, err := p.Iterate("sweep_sockets", 1); err != nil {
+			if err := sweepSockets(p); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -134,9 +137,18 @@ func noneActive(t testing.TB, p *probe.Probe) {
 	})
 }
 
-// missable is how many ends of connections may be missed where a machine is
-// busy with other work: see sweep_sockets.
+// missable is how many ends of connections may be missed where interrupts of
+// process 1 run no programs.
 const missable = 20
+
+// sparesInit: some sandboxes' kernels run no tracing program while process 1 is
+// the current one, nor in an interrupt that it happens to be hit by, and count
+// no such run as missed. A field that no released kernel has says so.
+func sparesInit(p *probe.Probe) bool {
+	var aux *btf.Struct
+	return p.Host().BTF.TypeByName("bpf_prog_aux", &aux) == nil &&
+		slices.ContainsFunc(aux.Members, func(m btf.Member) bool { return m.Name == "init_owned" })
+}
 
 type tcpCase struct {
 	name   string
@@ -623,7 +635,7 @@ func TestTCPSweep(t *testing.T) {
 		if missed == 0 {
 			t.Error("all memory is in use again: nothing to sweep")
 		}
-		if _, err := p.Iterate("sweep_sockets", 1); err != nil {
+		if err := sweepSockets(p); err != nil {
 			return err
 		}
 		if left := countKeys(table); left != 2*rounds {
@@ -688,13 +700,14 @@ func TestTCPInterrupted(t *testing.T) {
 	if got := testkit.Sum(t, p, "stood_in")[0]; uint64(got) != heldUp {
 		t.Errorf("%d runs were held up, %d taken over", heldUp, got)
 	}
-	// On a machine with much else to do the kernel has been seen to leave out
-	// the tracepoint itself in such an interrupt, for every program alike, up
-	// to some 70 times in 4,000: that is not ours to make up for.
-	if got := testkit.Sum(t, p, "connect_error_total")[timeout]; got > n || got < n-n/20 {
+	least := int64(n)
+	if sparesInit(p) {
+		least -= n / 20
+	}
+	if got := testkit.Sum(t, p, "connect_error_total")[timeout]; got > n || got < least {
 		t.Errorf("%d timeouts, want %d", got, n)
 	}
-	t.Logf("%d held up", heldUp)
+	t.Logf("%d held up; %d timeouts", heldUp, testkit.Sum(t, p, "connect_error_total")[timeout])
 }
 
 // churn opens and closes n connections, one after the other.

@@ -13,9 +13,19 @@ type socketSweeper struct{ periods int }
 
 func (s *socketSweeper) sweep(p *probe.Probe) error {
 	s.periods++
-	if s.periods%sweepPeriods != 0 || !p.Runs("sweep_sockets") || connections(p) == 0 {
+	if s.periods%sweepPeriods != 0 || connections(p) == 0 {
 		return nil
 	}
-	_, err := p.Iterate("sweep_sockets", 1)
-	return err
+	return sweepSockets(p)
+}
+
+// sweepSockets does nothing where no program can.
+func sweepSockets(p *probe.Probe) error {
+	for _, name := range []string{"walk_sockets", "sweep_sockets"} {
+		if p.Runs(name) {
+			_, err := p.Iterate(name, 1)
+			return err
+		}
+	}
+	return nil
 }

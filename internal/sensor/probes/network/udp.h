@@ -425,35 +425,68 @@ int on_recvmsg6_unconfirmed(struct bpf_sock_addr *ctx)
 	return LET_PASS;
 }
 
-/* What sweep_flows writes for each flow. */
-enum { FLOW_STAYS, FLOW_TAKEN_OUT };
+/* What a walk over the flows found. */
+struct flow_walk {
+	__u64 stay;
+	__u64 taken_out;
+};
 
 /*
- * iter/bpf_map_elem, 5.9, on the flow table, in every period. A flow that has
- * been over for as long again is taken out, so that what the table evicts is
- * what it has no room for. (A datagram in the same nanoseconds, after two
- * minutes of silence, would count twice.)
+ * A flow that has been over for as long again is taken out, so that what the
+ * table evicts is what it has no room for. (A datagram in the same nanoseconds,
+ * after two minutes of silence, would count twice.)
  */
+static __always_inline void sweep_flow(const struct flow_key *key, const struct flow *flow, struct flow_walk *walk)
+{
+	__u64 now = bpf_ktime_get_ns();
+	__u64 silent = now > flow->last_seen ? now - flow->last_seen : 0;
+	struct flow_key over;
+
+	if (silent < 2 * FLOW_LIFETIME_NS) {
+		walk->stay++;
+		return;
+	}
+	over = *key;
+	if (bpf_map_delete_elem(&flows, &over))
+		return;
+	add(&flow_balance, 0, -1);
+	walk->taken_out++;
+}
+
+static long walk_flow(struct bpf_map *map, const struct flow_key *key, const struct flow *flow, struct flow_walk *walk)
+{
+	sweep_flow(key, flow, walk);
+	return 0;
+}
+
+/*
+ * iter/bpf_map, 5.8, in every period: runs bpf_for_each_map_elem(), 5.13, after
+ * the last map, since of the maps nothing is wanted. Not iter/bpf_map_elem: it
+ * may write to what it walks over, and some hosts refuse it for that. Writes
+ * one struct flow_walk.
+ */
+SEC("iter/bpf_map")
+int walk_flows(struct bpf_iter__bpf_map *ctx)
+{
+	struct flow_walk walk = {};
+
+	if (ctx->map)
+		return 0;
+	bpf_for_each_map_elem(&flows, walk_flow, &walk, 0);
+	bpf_seq_write(ctx->meta->seq, &walk, sizeof(walk));
+	return 0;
+}
+
+/* iter/bpf_map_elem, 5.9, on the flow table: the same before 5.13. Writes one struct flow_walk for each flow. */
 SEC("iter/bpf_map_elem")
 int sweep_flows(struct bpf_iter__bpf_map_elem *ctx)
 {
-	struct flow_key *key = ctx->key, over;
-	struct flow *flow = ctx->value;
-	__u64 silent, now;
-	__u8 state = FLOW_STAYS;
+	struct flow_walk walk = {};
 
-	if (!key || !flow)
+	if (!ctx->key || !ctx->value)
 		return 0;
-	now = bpf_ktime_get_ns();
-	silent = now > flow->last_seen ? now - flow->last_seen : 0;
-	if (silent >= 2 * FLOW_LIFETIME_NS) {
-		over = *key;
-		if (bpf_map_delete_elem(&flows, &over))
-			return 0;
-		add(&flow_balance, 0, -1);
-		state = FLOW_TAKEN_OUT;
-	}
-	bpf_seq_write(ctx->meta->seq, &state, sizeof(state));
+	sweep_flow(ctx->key, ctx->value, &walk);
+	bpf_seq_write(ctx->meta->seq, &walk, sizeof(walk));
 	return 0;
 }
 
