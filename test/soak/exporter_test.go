@@ -107,16 +107,7 @@ func (e *exporter) end(t *testing.T, signal syscall.Signal) {
 type counters map[string]float64
 
 func (e *exporter) scrape() (counters, error) {
-	response, err := e.client.Get(e.url + "/metrics")
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, errors.New(response.Status)
-	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(response.Body)
+	families, err := e.families()
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +130,55 @@ func (e *exporter) scrape() (counters, error) {
 	return out, nil
 }
 
+func (e *exporter) families() (map[string]*dto.MetricFamily, error) {
+	response, err := e.client.Get(e.url + "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, errors.New(response.Status)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	return parser.TextToMetricFamilies(response.Body)
+}
+
+// reload has the exporter apply its configuration again, and waits until it has.
+func (e *exporter) reload(t *testing.T) {
+	t.Helper()
+	const name = "security_exporter_config_last_reload_"
+	state := func() (successful, at float64) {
+		families, err := e.families()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for suffix, value := range map[string]*float64{"successful": &successful, "success_timestamp_seconds": &at} {
+			metrics := families[name+suffix].GetMetric()
+			if len(metrics) != 1 {
+				t.Fatalf("%s%s: %d series", name, suffix, len(metrics))
+			}
+			*value = metrics[0].GetGauge().GetValue()
+		}
+		return successful, at
+	}
+	_, before := state()
+	if err := e.command.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		successful, at := state()
+		if successful != 1 {
+			t.Fatalf("the configuration was not applied\n%s", e.output.String())
+		}
+		if at > before {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the configuration was not applied within 10 s\n%s", e.output.String())
+		}
+	}
+}
+
 // lessThan are the counters that were greater before.
 func (c counters) lessThan(before counters) []string {
 	var out []string
@@ -155,6 +195,44 @@ func (c counters) lessThan(before counters) []string {
 type objects struct{ programs, maps, links map[uint64]bool }
 
 func (o objects) count() int { return len(o.programs) + len(o.maps) + len(o.links) }
+
+// settledObjects waits until what comes and goes, as at a reload, is gone.
+func (e *exporter) settledObjects(t *testing.T) objects {
+	t.Helper()
+	now := e.objects(t)
+	for range 50 {
+		time.Sleep(200 * time.Millisecond)
+		before := now
+		if now = e.objects(t); now.count() == before.count() {
+			return now
+		}
+	}
+	t.Fatalf("the number of BPF objects is never the same: %d now", now.count())
+	return now
+}
+
+// more names the programs and maps that others does not have, and numbers the links.
+func (o objects) more(others objects) []string {
+	var out []string
+	for id := range o.programs {
+		if program, err := ebpf.NewProgramFromID(ebpf.ProgramID(id)); err == nil && !others.programs[id] {
+			out = append(out, "program "+program.String())
+			_ = program.Close()
+		}
+	}
+	for id := range o.maps {
+		if m, err := ebpf.NewMapFromID(ebpf.MapID(id)); err == nil && !others.maps[id] {
+			out = append(out, "map "+m.String())
+			_ = m.Close()
+		}
+	}
+	for id := range o.links {
+		if !others.links[id] {
+			out = append(out, fmt.Sprintf("link %d", id))
+		}
+	}
+	return out
+}
 
 func (e *exporter) objects(t *testing.T) objects {
 	t.Helper()

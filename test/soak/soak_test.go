@@ -31,13 +31,13 @@ func TestSoak(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
 	}
-	total, lives := short, 2
+	total, lives := short, 2 // each attaches and detaches all probes
 	if text := os.Getenv(variable); text != "" {
-		lives = 6
 		var err error
 		if total, err = time.ParseDuration(text); err != nil || total < short {
 			t.Fatalf("%s=%s: want a duration of at least %s", variable, text, short)
 		}
+		lives = max(6, int(total/(2*time.Minute)))
 	}
 	folder := t.TempDir()
 	program := build(t, folder)
@@ -45,15 +45,15 @@ func TestSoak(t *testing.T) {
 	objects := -1
 	for life := range lives {
 		e := start(t, program, folder)
-		first := e.objects(t)
+		first := e.settledObjects(t)
 		if n := first.count(); objects >= 0 && n != objects {
 			t.Errorf("life %d: %d BPF objects, the one before had %d", life, n, objects)
 		}
 		objects = first.count()
 		usage := live(t, e, total/time.Duration(lives))
-		last := e.objects(t)
+		last := e.settledObjects(t)
 		if a, b := first.count(), last.count(); a != b {
-			t.Errorf("life %d: %d BPF objects at its end, %d at its start", life, b, a)
+			t.Errorf("life %d: %d BPF objects at its end, %d at its start: %v", life, b, a, last.more(first))
 		}
 		// Killed, it has no time to clean up.
 		signal := syscall.SIGTERM
@@ -93,9 +93,7 @@ func live(t *testing.T, e *exporter, long time.Duration) usage {
 		u.add(t, e.pid())
 		// The rules of the file probe are put in force again while files are read.
 		if len(u.files)%5 == 2 {
-			if err := e.command.Process.Signal(syscall.SIGHUP); err != nil {
-				t.Fatal(err)
-			}
+			e.reload(t)
 		}
 		pause(ctx, time.Second)
 	}
