@@ -49,7 +49,11 @@ func machineCode(wide bool, n uint32, calls []machineCall) []byte {
 	}
 	code.Write([]byte{0xff, 0xcd, 0x0f, 0x85}) // dec ebp; jnz loop
 	_ = binary.Write(&code, binary.LittleEndian, int32(loop-code.Len()-4))
-	enter(machineCall{number: 1, short: true}) // exit(0)
+	exit := machineCall{number: 1}
+	if wide {
+		exit.number = 60
+	}
+	enter(exit)
 	return code.Bytes()
 }
 
