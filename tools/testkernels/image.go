@@ -25,23 +25,25 @@ var initScript []byte
 type suite struct {
 	name, path string
 	others     string
+	apart      bool // runs when it is named, and not among all
 }
 
 // suites in the order in which they run. The last one ends with a lockdown.
 var suites = []suite{
-	{"kernel", "./internal/sensor/probes/kernel", ""},
-	{"file", "./internal/sensor/probes/file", "Test"},
-	{"privilege", "./internal/sensor/probes/privilege", "^TestCalls$|^TestEvents$|^TestUserNamespaces$|^TestThreadTableFull$"},
-	{"network", "./internal/sensor/probes/network", "^TestUDP"},
-	{"process", "./internal/sensor/probes/process", ""},
-	{"host", "./test/kernels", ""},
+	{name: "kernel", path: "./internal/sensor/probes/kernel"},
+	{name: "file", path: "./internal/sensor/probes/file", others: "Test"},
+	{name: "privilege", path: "./internal/sensor/probes/privilege", others: "^TestCalls$|^TestEvents$|^TestUserNamespaces$|^TestThreadTableFull$"},
+	{name: "network", path: "./internal/sensor/probes/network", others: "^TestUDP"},
+	{name: "process", path: "./internal/sensor/probes/process"},
+	{name: "costs", path: "./test/kernels/costs", apart: true},
+	{name: "host", path: "./test/kernels"},
 }
 
 // runs are the suites chosen, each with a policy and the tests that run.
 func runs(o options) string {
 	var out []string
 	for _, s := range suites {
-		if o.suites != "" && !slices.Contains(strings.Split(o.suites, ","), s.name) {
+		if o.suites == "" && s.apart || o.suites != "" && !slices.Contains(strings.Split(o.suites, ","), s.name) {
 			continue
 		}
 		for policy := range strings.SplitSeq(o.policies, ",") {

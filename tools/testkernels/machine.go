@@ -28,6 +28,7 @@ type row struct {
 	err     error
 	console []string // the last lines, if err is set
 	numbers verified.Numbers
+	costs   []string // lines of test/kernels/costs
 	grown   []string // of the numbers, against the table
 	seconds int
 }
@@ -78,6 +79,11 @@ func test(ctx context.Context, o options, k kernel, p packages, binaries string)
 	r.seconds = int(time.Since(start).Seconds())
 	lines := strings.Split(strings.ReplaceAll(string(console), "\r", ""), "\n")
 	r.runs, r.numbers = parse(lines), verified.Read(lines)
+	for _, line := range lines {
+		if cost, ok := strings.CutPrefix(line, "@@ cost|"); ok {
+			r.costs = append(r.costs, cost)
+		}
+	}
 	if r.err = errors.Join(err, complete(lines)); r.err != nil {
 		r.console = lines[max(0, len(lines)-40):]
 	}
@@ -204,6 +210,23 @@ func (r *result) add(suite, code string, verdicts map[string]string) {
 	slices.Sort(r.failures)
 }
 
+// reportCosts prints what hooks cost, in nanoseconds and against the same hook
+// with an empty program.
+func reportCosts(w io.Writer, r row) {
+	for i, cost := range r.costs {
+		cells := strings.Split(cost, "|")
+		if len(cells) != 5 {
+			continue
+		}
+		if i == 0 {
+			fmt.Fprintf(w, "\n%s %s\n%-34s %-48s %8s %8s %8s %6s\n", r.kernel.name, r.kernel.arch, "costs, ns", "hook", "bare", "empty", "full", "ratio")
+		}
+		empty, _ := strconv.ParseFloat(cells[3], 64)
+		full, _ := strconv.ParseFloat(cells[4], 64)
+		fmt.Fprintf(w, "%-34s %-48s %8s %8s %8s %6.2f\n", cells[0], cells[1], cells[2], cells[3], cells[4], full/empty)
+	}
+}
+
 // report prints the table and then what failed.
 func report(out io.Writer, rows []row) error {
 	w := bufio.NewWriter(out)
@@ -225,6 +248,7 @@ func report(out io.Writer, rows []row) error {
 		}
 	}
 	for _, r := range rows {
+		reportCosts(w, r)
 		for _, run := range r.runs {
 			for _, name := range run.failures {
 				fmt.Fprintf(w, "failed: %s %s %s: %s\n", r.kernel.name, r.kernel.arch, run.policy, name)
