@@ -124,7 +124,7 @@ func watchAll(t testing.TB, p *probe.Probe) *testkit.Watch {
 func noneActive(t testing.TB, p *probe.Probe) {
 	t.Helper()
 	late := time.Now().Add(3 * time.Second)
-	spares := sparesInit(p)
+	spares := sparesInit(p) || lost(t, p) > 0
 	settle(t, "no active connection", func() bool {
 		left := connections(p)
 		if spares && left > 0 && left <= missable && time.Now().After(late) {
@@ -279,8 +279,42 @@ func TestTCP(t *testing.T) {
 	}
 }
 
+// runTCP asserts exact counts. On the rungs for which nothing stands in it runs
+// a case again when an interrupt has hit the program, which counts that as lost.
 func runTCP(t *testing.T, s *space, p *probe.Probe, version ipVersion, c tcpCase) {
-	w := watchAll(t, p)
+	t.Helper()
+	const attempts = 3
+	for attempt := 1; ; attempt++ {
+		before := lost(t, p)
+		w := watchAll(t, p)
+		want := runTCPOnce(t, s, p, version, c)
+		if n := lost(t, p) - before; n > 0 && attempt < attempts {
+			t.Logf("%d state changes hit the program itself", n)
+			continue
+		}
+		w.Expect(t, want)
+		return
+	}
+}
+
+// lost are the state changes for which no program ran.
+func lost(t testing.TB, p *probe.Probe) uint64 {
+	t.Helper()
+	var sum uint64
+	for _, name := range []string{"on_raw_inet_sock_set_state", "on_classic_inet_sock_set_state"} {
+		if p.Runs(name) {
+			n, err := p.Misses(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += n
+		}
+	}
+	return sum
+}
+
+func runTCPOnce(t *testing.T, s *space, p *probe.Probe, version ipVersion, c tcpCase) map[string]map[int]int64 {
+	t.Helper()
 	s.do(t, func() error {
 		conns, err := listen(version, version.address(1, 0), 128)
 		if err != nil {
@@ -299,10 +333,10 @@ func runTCP(t *testing.T, s *space, p *probe.Probe, version ipVersion, c tcpCase
 	for kind, n := range c.errors {
 		want[kind] = n * rounds
 	}
-	w.Expect(t, map[string]map[int]int64{
+	return map[string]map[int]int64{
 		"connect_total":       {tcpIn: c.in * rounds, tcpOut: c.out * rounds},
 		"connect_error_total": want,
-	})
+	}
 }
 
 // Every rung counts the same.
