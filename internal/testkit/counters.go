@@ -110,6 +110,11 @@ func NewWatch(t testing.TB, p *probe.Probe, names ...string) *Watch {
 // amounts, by index. A counter that is not named must not have changed.
 func (w *Watch) Expect(t testing.TB, want map[string]map[int]int64) {
 	t.Helper()
+	defer func() {
+		if n := w.probe.RecursionMisses(); t.Failed() && n > 0 {
+			t.Logf("the recursion guard has kept programs from running %d times", n)
+		}
+	}()
 	for _, name := range slices.Sorted(maps.Keys(w.before)) {
 		for i, now := range Sum(t, w.probe, name) {
 			if got := now - w.before[name][i]; got != want[name][i] {

@@ -481,11 +481,13 @@ int walk_flows(struct bpf_iter__bpf_map *ctx)
 SEC("iter/bpf_map_elem")
 int sweep_flows(struct bpf_iter__bpf_map_elem *ctx)
 {
+	const struct flow_key *key = ctx->key;
+	const struct flow *flow = ctx->value;
 	struct flow_walk walk = {};
 
-	if (!ctx->key || !ctx->value)
+	if (!key || !flow)
 		return 0;
-	sweep_flow(ctx->key, ctx->value, &walk);
+	sweep_flow(key, flow, &walk);
 	bpf_seq_write(ctx->meta->seq, &walk, sizeof(walk));
 	return 0;
 }

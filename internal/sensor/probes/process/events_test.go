@@ -268,7 +268,7 @@ func TestArguments(t *testing.T) {
 // A suspicious exec comes through while nobody reads and the frequent ring is
 // full; and a flood of them ends at the budget. Nothing goes uncounted.
 func TestSeriousRing(t *testing.T) {
-	p, cgroup := startWithEvents(t, map[string]any{"budget_per_window": uint32(100)})
+	p, cgroup := startWithEvents(t, map[string]any{"budget_per_window": uint32(15)}) // less than a busy machine makes
 	w := startIn(t, cgroup, userPlace)
 	usual := put(t, folder(t, userPlace), "usual", exiting())
 	suspicious := put(t, folder(t, tempPlace), "suspicious", exiting())

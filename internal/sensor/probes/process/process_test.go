@@ -307,11 +307,12 @@ func TestExecAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var argv []string
-	for i := range rounds / 50 * 3 {
+	const each = 20
+	for i := range rounds / each * 3 {
 		place := []string{systemPlace, userPlace, tempPlace}[i%3]
 		argv = append(argv, put(t, folder(t, place), "env", env))
 	}
-	argv = append(slices.Repeat(argv, 50), put(t, folder(t, tempPlace), "program", exiting()))
+	argv = append(slices.Repeat(argv, each), put(t, folder(t, tempPlace), "program", exiting()))
 	watch := newWatch(t, p)
 	w.Do("exec", append([]string{"1"}, argv...)...)
 	watch.expect(t, perClass{"system": rounds, "user": rounds, "suspicious": rounds + 1}, perClass{"suspicious": 1}, nil)
