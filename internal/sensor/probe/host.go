@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -110,6 +111,14 @@ func hasTracepoint(name string) bool {
 		}
 	}
 	return false
+}
+
+// HasGuard: since 6.1 the kernel keeps each tracing program from running while
+// it already runs on the same CPU.
+func (h *Host) HasGuard() bool {
+	var program *btf.Struct
+	return h.BTF != nil && h.BTF.TypeByName("bpf_prog", &program) == nil &&
+		slices.ContainsFunc(program.Members, func(m btf.Member) bool { return m.Name == "active" })
 }
 
 // Release gives back the kernel's types, some tens of megabytes, when the

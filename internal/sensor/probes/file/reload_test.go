@@ -66,6 +66,9 @@ func setupRules(t *testing.T) (string, *Rules, *testkit.Cgroup, *probe.Probe) {
 // Rules that stay count exactly while others come and go.
 func TestRulesChangeUnderLoad(t *testing.T) {
 	dir, rules, cgroup, p := setupRules(t)
+	if p.Runs("on_kretprobe_vfs_unlink") && !p.Host().HasGuard() {
+		t.Skip("needs Linux 6.1: before, a kretprobe knows as many calls at a time as there are CPUs, as docs/hooks.md says")
+	}
 	counters := testkit.NewWatch(t, p, "file_access_total")
 
 	// Files made anew each time are known by name only, and one that is

@@ -7,10 +7,8 @@ package network
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/metric"
@@ -77,9 +75,7 @@ func hasGuard(p *probe.Probe) error {
 }
 
 func guard(h *probe.Host) error {
-	var program *btf.Struct
-	if h.BTF.TypeByName("bpf_prog", &program) != nil ||
-		!slices.ContainsFunc(program.Members, func(m btf.Member) bool { return m.Name == "active" }) {
+	if !h.HasGuard() {
 		return probe.ErrNotApplicable
 	}
 	return nil
