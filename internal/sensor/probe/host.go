@@ -32,11 +32,13 @@ type Host struct {
 	tracefs bool
 	// kprobes: the kernel can make them; trampolines: it has not refused one.
 	kprobes, trampolines bool
+	// preempts: see preempt.go.
+	preempts bool
 }
 
 // Inspect looks at the running kernel.
 func Inspect(procfs, sysfs, rootfs string) *Host {
-	h := &Host{ProcFS: procfs, SysFS: sysfs, RootFS: rootfs, trampolines: true}
+	h := &Host{ProcFS: procfs, SysFS: sysfs, RootFS: rootfs, trampolines: true, preempts: preempts(sysfs)}
 	h.BTF, h.BTFErr = btf.LoadKernelSpec()
 	if h.BTFErr != nil {
 		h.BTFErr = fmt.Errorf("%w: %w", errNoBTF, h.BTFErr)

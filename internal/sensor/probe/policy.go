@@ -4,6 +4,7 @@ package probe
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 )
@@ -95,6 +96,9 @@ func (p *Probe) allowed(part *Part) ([]*Rung, error) {
 			below = append(below, rung)
 		}
 	}
+	if p.host.preempts && best != least {
+		exact = p.kprobesFirst(exact)
+	}
 	if len(exact) > 0 {
 		return exact, nil
 	}
@@ -102,4 +106,18 @@ func (p *Probe) allowed(part *Part) ([]*Rung, error) {
 		return below, nil
 	}
 	return nil, fmt.Errorf("%w: --ebpf.hook-policy=%s leaves none", ErrHookMissing, p.settings.Policy)
+}
+
+// kprobesFirst: on a kernel that preempts programs only those of kprobes run
+// for every call.
+func (p *Probe) kprobesFirst(rungs []*Rung) []*Rung {
+	var kprobes, others []*Rung
+	for _, rung := range rungs {
+		if p.kindOfRung(rung) == kindKprobe {
+			kprobes = append(kprobes, rung)
+		} else {
+			others = append(others, rung)
+		}
+	}
+	return slices.Concat(kprobes, others)
 }
