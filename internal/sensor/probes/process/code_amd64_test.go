@@ -218,7 +218,7 @@ func TestShortLived(t *testing.T) {
 	host := inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
-	execute, fork := int64(20_000), int64(180_000)
+	execute, fork := int64(40*rounds), int64(360*rounds)
 	if testing.Short() {
 		execute, fork = 2000, 18_000
 	}

@@ -3,6 +3,7 @@
 package process
 
 import (
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -303,7 +304,7 @@ func TestSeriousRing(t *testing.T) {
 
 // Sampling keeps one in ten, and those kept stand for all.
 func TestSampled(t *testing.T) {
-	const rate, each, chunks = 10, 500, 10
+	const rate, each, chunks = 10, rounds, 10
 	p, cgroup := startWithEvents(t, map[string]any{"sample_rate": uint32(rate), "detailed": false})
 	w := startIn(t, cgroup, userPlace)
 	path := put(t, folder(t, userPlace), "program", exiting())
@@ -326,7 +327,7 @@ func TestSampled(t *testing.T) {
 	if produced != each*chunks || produced != delivered+sampled {
 		t.Errorf("%d produced, %d delivered, %d sampled, want %d produced", produced, delivered, sampled, each*chunks)
 	}
-	if weights < 3500 || weights > 6500 { // seven standard deviations
+	if off := 7 * math.Sqrt(each*chunks*(rate-1)); math.Abs(float64(weights-each*chunks)) > off { // standard deviations
 		t.Errorf("the weights sum up to %d, want about %d", weights, each*chunks)
 	}
 }

@@ -40,7 +40,7 @@ func TestHammer(t *testing.T) {
 	cgroup := testkit.NewCgroup(t, host)
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
 	w := startIn(t, cgroup, userPlace)
-	const n = 8000
+	const n = 16 * rounds
 	path := put(t, folder(t, systemPlace), "program", exiting())
 	watch := newWatch(t, p)
 	w.Do("hammer", strconv.Itoa(n), path)
