@@ -274,7 +274,7 @@ func TestSeriousRing(t *testing.T) {
 	usual := put(t, folder(t, userPlace), "usual", exiting())
 	suspicious := put(t, folder(t, tempPlace), "suspicious", exiting())
 	lost := func(reason int) int64 { return testkit.Sum(t, p, "events_lost_total")[reason] }
-	for range 60 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		w.Do("exec", "500", usual)
 		if lost(int(abi.LossRingFull)) > 0 {
 			break
