@@ -1,7 +1,8 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Network connections: TCP by socket state here, UDP by flow in udp.h.
+ * Network connections: TCP by socket state here, UDP by flow in udp.h. What is
+ * over and still in a table is taken out in sweep.h.
  */
 #include "vmlinux.h"
 #include "abi.h"
@@ -11,6 +12,7 @@
 #include "guard.h"
 #include "remote.h"
 #include "scope.h"
+#include "sweep.h"
 #include "udp.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
@@ -146,49 +148,5 @@ int fill_sockets(struct bpf_iter__tcp *ctx)
 	fill_connection(key, &old);
 	if (sk->__sk_common.skc_state == TCP_CLOSE)
 		leave(key, &old);
-	return 0;
-}
-
-/*
- * Takes a connection out of the table whose end no program was told of: the
- * recursion guard kept it from running, or the host's kernel did (hooks.md).
- * Without this the gauge would drift. The programs above take a connection out
- * before its socket is CLOSE, so a socket that is CLOSE and still here, or that
- * has come to listen, was missed. Memory of TCP sockets is used for TCP sockets
- * again (SLAB_TYPESAFE_BY_RCU); should it not be, it is no TCP socket any more.
- */
-static __always_inline void sweep_socket(__u64 key)
-{
-	struct sock *sk = (void *)key;
-	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
-	struct connection gone = {};
-
-	if (socket_protocol(sk) != IPPROTO_TCP || state == TCP_CLOSE || state == TCP_LISTEN || !in_netns(sk))
-		leave(key, &gone);
-}
-
-static long walk_socket(struct bpf_map *map, const __u64 *key, struct connection *connection, void *none)
-{
-	sweep_socket(*key);
-	return 0;
-}
-
-/* iter/bpf_map, 5.8, with bpf_for_each_map_elem(), 5.13, once a minute: as walk_flows (udp.h). */
-SEC("iter/bpf_map")
-int walk_sockets(struct bpf_iter__bpf_map *ctx)
-{
-	if (!ctx->map)
-		bpf_for_each_map_elem(&sockets, walk_socket, NULL, 0);
-	return 0;
-}
-
-/* iter/bpf_map_elem, 5.9, on the table of connections: the same before 5.13. */
-SEC("iter/bpf_map_elem")
-int sweep_sockets(struct bpf_iter__bpf_map_elem *ctx)
-{
-	const __u64 *key = ctx->key;
-
-	if (key)
-		sweep_socket(*key);
 	return 0;
 }
