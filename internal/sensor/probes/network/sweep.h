@@ -86,9 +86,9 @@ int sweep_flows(struct bpf_iter__bpf_map_elem *ctx)
 /*
  * Takes a connection out of the table whose end no program was told of: the
  * recursion guard kept it from running, or the host's kernel did (hooks.md).
- * Without this the gauge would drift. The programs above take a connection out
- * before its socket is CLOSE, so a socket that is CLOSE and still here, or that
- * has come to listen, was missed. Memory of TCP sockets is used for TCP sockets
+ * Without this the gauge would drift. The programs on inet_sock_set_state take it
+ * out before its socket is CLOSE, so a socket that is CLOSE and still here, or
+ * that has come to listen, was missed. Memory of TCP sockets is used for TCP sockets
  * again (SLAB_TYPESAFE_BY_RCU); should it not be, it is no TCP socket any more.
  */
 static __always_inline void sweep_socket(__u64 key)
