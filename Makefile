@@ -17,7 +17,7 @@ COMMON  := github.com/prometheus/common/version
 LDFLAGS := -s -w -X $(COMMON).Version=$(VERSION) -X $(COMMON).Revision=$(REVISION)
 
 # Sources written by hand: not the generated kernel types.
-C_FILES     = $(shell git ls-files --cached --others --exclude-standard -- '*.bpf.c' '*.h' ':!internal/bpf/vmlinux/*')
+C_FILES     = $(shell git ls-files --cached --others --exclude-standard -- '*.bpf.c' '*.h' '.ci/*.c' ':!internal/bpf/vmlinux/*')
 SHELL_FILES = .ci/run .ci/fuzz .ci/generate tools/testkernels/init.sh $(wildcard deploy/packages/*.sh)
 
 .PHONY: help
