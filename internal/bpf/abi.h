@@ -138,7 +138,8 @@ struct process {
 struct event {
 	__u64 time_ns; /* CLOCK_MONOTONIC */
 	__u64 cgroup_id;
-	__u64 old_caps; /* gain: effective capabilities before and after */
+	__u64 legacy_cgroup_id; /* in a version 1 hierarchy; 0: there is none */
+	__u64 old_caps;		/* gain: effective capabilities before and after */
 	__u64 new_caps;
 	__u32 tgid;
 	__u32 tid;

@@ -199,6 +199,34 @@ static __always_inline __u64 cgroup_of_socket(const struct sock *sk, const bool 
 }
 
 /*
+ * The controller of which the version 1 hierarchy tells where a thread is, by
+ * its number in enum cgroup_subsys_id, which differs with the kernel's
+ * configuration; NO_ID: there is none.
+ */
+const volatile __u32 legacy_controller = NO_ID;
+
+/*
+ * The id of a thread's cgroup in that hierarchy, 0 if there is none. 5.5: it is
+ * one number, which is never given twice; before, a union.
+ */
+static __always_inline __u64 legacy_cgroup(struct task_struct *task, const bool btf)
+{
+	const __u32 controller = legacy_controller;
+	struct cgroup_subsys_state *state;
+	struct kernfs_node *node;
+	struct cgroup *cgroup;
+	struct css_set *set;
+
+	if (controller == NO_ID || !bpf_core_field_exists(struct kernfs_node, id))
+		return 0;
+	set = LOAD(btf, task, cgroups);
+	state = LOAD(btf, set, subsys[controller]);
+	cgroup = LOAD(btf, state, cgroup);
+	node = LOAD(btf, cgroup, kn);
+	return LOAD(btf, node, id);
+}
+
+/*
  * Idmapped mounts, 5.12. At first the mount names a user namespace; since 6.2
  * a struct mnt_idmap, with an owning namespace and later with its own maps.
  * The address of the mount's uid or gid map, 0 if it is not idmapped.

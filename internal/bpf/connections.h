@@ -38,6 +38,7 @@ struct {
 /* Who called connect(): the states after SYN_SENT come in an interrupt. */
 struct caller {
 	__u64 cgroup_id;
+	__u64 legacy_cgroup_id;
 	__u32 tgid;
 	__u32 tid;
 	__u32 parent;
@@ -67,6 +68,7 @@ static __always_inline void remember_caller(__u64 key, const bool btf)
 		return;
 	task = current_task(direct);
 	caller.cgroup_id = bpf_get_current_cgroup_id();
+	caller.legacy_cgroup_id = legacy_cgroup(task, direct);
 	caller.parent = parent_of(task, direct);
 	caller.uid = bpf_get_current_uid_gid();
 	caller.euid = effective_uid(task, direct);
@@ -96,6 +98,7 @@ static __always_inline void report_connection(const struct sock *sk, enum event_
 	event->how = TRANSPORT_TCP;
 	if (caller) {
 		event->cgroup_id = caller->cgroup_id;
+		event->legacy_cgroup_id = caller->legacy_cgroup_id;
 		event->tgid = caller->tgid;
 		event->tid = caller->tid;
 		event->parent = caller->parent;

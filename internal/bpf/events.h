@@ -250,6 +250,7 @@ static __always_inline void see_current(struct event *event, bool btf)
 	event->euid = effective_uid(task, btf);
 	event->loginuid = login_uid(task, btf);
 	event->cgroup_id = bpf_get_current_cgroup_id();
+	event->legacy_cgroup_id = legacy_cgroup(task, btf);
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 }
 

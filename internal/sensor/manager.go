@@ -176,6 +176,8 @@ func (m *Manager) settings(host *probe.Host) probe.Settings {
 		"stream":    host.RingBuffers,
 		"detailed":  m.options.Detailed,
 		"arguments": m.options.Arguments,
+		// From whose hierarchy of cgroup version 1 the events have an id.
+		"legacy_controller": host.Legacy.Index,
 		// Twice the target, so that the sampler has room to notice; shared
 		// out over the CPUs and the ten windows of a second. The same for
 		// each probe, and for what is serious of it, which is not sampled.

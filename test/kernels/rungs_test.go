@@ -45,6 +45,8 @@ func TestRungs(t *testing.T) {
 	full := probe.Settings{Constants: map[string]any{
 		"rings": host.RingBuffers, "stream": host.RingBuffers, "detailed": true, "arguments": true,
 		"budget_per_window": uint32(100), "sample_rate": uint32(1),
+		// any: which it is makes no difference to the verifier
+		"legacy_controller": uint32(1),
 	}, LogLevel: ebpf.LogLevelStats}
 	numbers := verified.Numbers{}
 	for _, spec := range specs() {

@@ -38,30 +38,31 @@ type bpfDirectory struct {
 }
 
 type bpfEvent struct {
-	_         structs.HostLayout
-	TimeNs    uint64
-	CgroupId  uint64
-	OldCaps   uint64
-	NewCaps   uint64
-	Tgid      uint32
-	Tid       uint32
-	Parent    uint32
-	Uid       uint32
-	Euid      uint32
-	Loginuid  uint32
-	Weight    uint32
-	OldId     uint32
-	NewId     uint32
-	Port      uint16
-	Lengths   [2]uint16
-	Kind      uint8
-	Probe     uint8
-	Class     uint8
-	What      uint8
-	How       uint8
-	Truncated uint8
-	Address   [16]uint8
-	Comm      [16]uint8
+	_              structs.HostLayout
+	TimeNs         uint64
+	CgroupId       uint64
+	LegacyCgroupId uint64
+	OldCaps        uint64
+	NewCaps        uint64
+	Tgid           uint32
+	Tid            uint32
+	Parent         uint32
+	Uid            uint32
+	Euid           uint32
+	Loginuid       uint32
+	Weight         uint32
+	OldId          uint32
+	NewId          uint32
+	Port           uint16
+	Lengths        [2]uint16
+	Kind           uint8
+	Probe          uint8
+	Class          uint8
+	What           uint8
+	How            uint8
+	Truncated      uint8
+	Address        [16]uint8
+	Comm           [16]uint8
 }
 
 type bpfEventKind uint32

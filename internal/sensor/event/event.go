@@ -77,7 +77,10 @@ type Event struct {
 	UID, EUID, LoginUID uint32
 	// CgroupID is that of the v2 hierarchy; 0: unknown.
 	CgroupID uint64
-	Comm     []byte
+	// LegacyCgroupID is that of a version 1 hierarchy, which numbers its
+	// cgroups apart; 0: unknown.
+	LegacyCgroupID uint64
+	Comm           []byte
 	// Executable is the path of the thread group's image from the root of its
 	// mount namespace; empty: unknown. Of a privilege change by an exec it is
 	// the program that gave it.
@@ -134,7 +137,7 @@ func (e *Event) Decode(record []byte) error {
 	*e = Event{
 		Monotonic: time.Duration(raw.TimeNs), Kind: Kind(raw.Kind), Probe: raw.Probe, Class: raw.Class,
 		Weight: max(raw.Weight, 1), TGID: raw.Tgid, TID: raw.Tid, Parent: raw.Parent,
-		UID: raw.Uid, EUID: raw.Euid, LoginUID: raw.Loginuid, CgroupID: raw.CgroupId,
+		UID: raw.Uid, EUID: raw.Euid, LoginUID: raw.Loginuid, CgroupID: raw.CgroupId, LegacyCgroupID: raw.LegacyCgroupId,
 		Comm: untilZero(record[commOffset : commOffset+len(raw.Comm)]), Truncated: raw.Truncated != 0,
 	}
 	if err := e.decodeKind(&raw); err != nil {

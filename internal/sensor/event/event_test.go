@@ -30,7 +30,7 @@ func record(e abi.Event, texts ...string) []byte {
 
 func header(kind Kind, probe int) abi.Event {
 	return abi.Event{
-		TimeNs: 5, CgroupId: 6, Tgid: 7, Tid: 8, Parent: 9, Uid: 10, Euid: 11, Loginuid: 12, Weight: 13,
+		TimeNs: 5, CgroupId: 6, LegacyCgroupId: 14, Tgid: 7, Tid: 8, Parent: 9, Uid: 10, Euid: 11, Loginuid: 12, Weight: 13,
 		Kind: uint8(kind), Probe: uint8(probe), Class: 1, Comm: [16]uint8{'s', 'h', 0, 'x'},
 	}
 }
@@ -106,7 +106,7 @@ func TestDecode(t *testing.T) {
 			want := c.want
 			want.Monotonic, want.Kind, want.Probe = 5*time.Nanosecond, Kind(raw.Kind), raw.Probe
 			want.TGID, want.TID, want.Parent, want.UID, want.EUID, want.LoginUID = raw.Tgid, 8, 9, 10, 11, 12
-			want.CgroupID, want.Weight, want.Comm = 6, 13, []byte("sh")
+			want.CgroupID, want.LegacyCgroupID, want.Weight, want.Comm = 6, 14, 13, []byte("sh")
 			if want.Class == 0 {
 				want.Class = 1
 			}

@@ -26,6 +26,8 @@ type Host struct {
 	BTFErr error
 	// CgroupRoot is the root of the v2 hierarchy, empty if there is none.
 	CgroupRoot string
+	// Legacy is a hierarchy of version 1, if one is mounted.
+	Legacy LegacyCgroups
 	// RingBuffers: since 5.8.
 	RingBuffers bool
 	// tracefs is set by WithTracefs.
@@ -44,27 +46,11 @@ func Inspect(procfs, sysfs, rootfs string) *Host {
 		h.BTFErr = fmt.Errorf("%w: %w", errNoBTF, h.BTFErr)
 	}
 	h.CgroupRoot = cgroupRoot(sysfs)
+	h.Legacy = h.legacyCgroups()
 	_, err := os.Stat("/sys/bus/event_source/devices/kprobe/type")
 	h.kprobes = err == nil
 	h.RingBuffers = features.HaveMapType(ebpf.RingBuf) == nil
 	return h
-}
-
-// cgroupRoot finds the root of the v2 hierarchy: on a hybrid host it is one
-// level below. The root's inode is 1 (kernfs); in a container's own cgroup
-// namespace the mount shows a subtree, and programs there would miss the host.
-func cgroupRoot(sysfs string) string {
-	for _, path := range []string{filepath.Join(sysfs, "fs/cgroup"), filepath.Join(sysfs, "fs/cgroup/unified")} {
-		var fs unix.Statfs_t
-		var st unix.Stat_t
-		if unix.Statfs(path, &fs) != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
-			continue
-		}
-		if unix.Stat(path, &st) == nil && st.Ino == 1 {
-			return path
-		}
-	}
-	return ""
 }
 
 // canAttach refuses what cannot work before it is loaded, with a reason.

@@ -29,6 +29,7 @@ const (
 	bpfProgOnFlood           = "on_flood"
 	bpfVarBudgetPerWindow    = "budget_per_window"
 	bpfVarDetailed           = "detailed"
+	bpfVarLegacyController   = "legacy_controller"
 	bpfVarRings              = "rings"
 	bpfVarSampleRate         = "sample_rate"
 	bpfVarStream             = "stream"
@@ -99,11 +100,12 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
-	Rings           *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
-	Stream          *ebpf.VariableSpec `ebpf:"stream"`
+	BudgetPerWindow  *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed         *ebpf.VariableSpec `ebpf:"detailed"`
+	LegacyController *ebpf.VariableSpec `ebpf:"legacy_controller"`
+	Rings            *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate       *ebpf.VariableSpec `ebpf:"sample_rate"`
+	Stream           *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -157,11 +159,12 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed        *ebpf.Variable `ebpf:"detailed"`
-	Rings           *ebpf.Variable `ebpf:"rings"`
-	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
-	Stream          *ebpf.Variable `ebpf:"stream"`
+	BudgetPerWindow  *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed         *ebpf.Variable `ebpf:"detailed"`
+	LegacyController *ebpf.Variable `ebpf:"legacy_controller"`
+	Rings            *ebpf.Variable `ebpf:"rings"`
+	SampleRate       *ebpf.Variable `ebpf:"sample_rate"`
+	Stream           *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

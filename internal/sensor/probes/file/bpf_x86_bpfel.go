@@ -69,6 +69,7 @@ const (
 	bpfVarBudgetPerWindow              = "budget_per_window"
 	bpfVarDetailed                     = "detailed"
 	bpfVarFilter                       = "filter"
+	bpfVarLegacyController             = "legacy_controller"
 	bpfVarOnlyCgroup                   = "only_cgroup"
 	bpfVarOnlyNetns                    = "only_netns"
 	bpfVarOnlyNetnsCookie              = "only_netns_cookie"
@@ -181,15 +182,16 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
-	Filter          *ebpf.VariableSpec `ebpf:"filter"`
-	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
-	OnlyNetnsCookie *ebpf.VariableSpec `ebpf:"only_netns_cookie"`
-	Rings           *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
-	Stream          *ebpf.VariableSpec `ebpf:"stream"`
+	BudgetPerWindow  *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed         *ebpf.VariableSpec `ebpf:"detailed"`
+	Filter           *ebpf.VariableSpec `ebpf:"filter"`
+	LegacyController *ebpf.VariableSpec `ebpf:"legacy_controller"`
+	OnlyCgroup       *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns        *ebpf.VariableSpec `ebpf:"only_netns"`
+	OnlyNetnsCookie  *ebpf.VariableSpec `ebpf:"only_netns_cookie"`
+	Rings            *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate       *ebpf.VariableSpec `ebpf:"sample_rate"`
+	Stream           *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -263,15 +265,16 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed        *ebpf.Variable `ebpf:"detailed"`
-	Filter          *ebpf.Variable `ebpf:"filter"`
-	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
-	OnlyNetnsCookie *ebpf.Variable `ebpf:"only_netns_cookie"`
-	Rings           *ebpf.Variable `ebpf:"rings"`
-	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
-	Stream          *ebpf.Variable `ebpf:"stream"`
+	BudgetPerWindow  *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed         *ebpf.Variable `ebpf:"detailed"`
+	Filter           *ebpf.Variable `ebpf:"filter"`
+	LegacyController *ebpf.Variable `ebpf:"legacy_controller"`
+	OnlyCgroup       *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns        *ebpf.Variable `ebpf:"only_netns"`
+	OnlyNetnsCookie  *ebpf.Variable `ebpf:"only_netns_cookie"`
+	Rings            *ebpf.Variable `ebpf:"rings"`
+	SampleRate       *ebpf.Variable `ebpf:"sample_rate"`
+	Stream           *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

@@ -41,6 +41,7 @@ const (
 	bpfProgOnRawIoUringCreate       = "on_raw_io_uring_create"
 	bpfVarBudgetPerWindow           = "budget_per_window"
 	bpfVarDetailed                  = "detailed"
+	bpfVarLegacyController          = "legacy_controller"
 	bpfVarOnlyCgroup                = "only_cgroup"
 	bpfVarOnlyNetns                 = "only_netns"
 	bpfVarOnlyNetnsCookie           = "only_netns_cookie"
@@ -126,14 +127,15 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
-	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
-	OnlyNetnsCookie *ebpf.VariableSpec `ebpf:"only_netns_cookie"`
-	Rings           *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
-	Stream          *ebpf.VariableSpec `ebpf:"stream"`
+	BudgetPerWindow  *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed         *ebpf.VariableSpec `ebpf:"detailed"`
+	LegacyController *ebpf.VariableSpec `ebpf:"legacy_controller"`
+	OnlyCgroup       *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns        *ebpf.VariableSpec `ebpf:"only_netns"`
+	OnlyNetnsCookie  *ebpf.VariableSpec `ebpf:"only_netns_cookie"`
+	Rings            *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate       *ebpf.VariableSpec `ebpf:"sample_rate"`
+	Stream           *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -195,14 +197,15 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed        *ebpf.Variable `ebpf:"detailed"`
-	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
-	OnlyNetnsCookie *ebpf.Variable `ebpf:"only_netns_cookie"`
-	Rings           *ebpf.Variable `ebpf:"rings"`
-	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
-	Stream          *ebpf.Variable `ebpf:"stream"`
+	BudgetPerWindow  *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed         *ebpf.Variable `ebpf:"detailed"`
+	LegacyController *ebpf.Variable `ebpf:"legacy_controller"`
+	OnlyCgroup       *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns        *ebpf.Variable `ebpf:"only_netns"`
+	OnlyNetnsCookie  *ebpf.Variable `ebpf:"only_netns_cookie"`
+	Rings            *ebpf.Variable `ebpf:"rings"`
+	SampleRate       *ebpf.Variable `ebpf:"sample_rate"`
+	Stream           *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

@@ -74,6 +74,7 @@ const (
 	bpfVarFlowCleared                     = "flow_cleared"
 	bpfVarGuardDistance                   = "guard_distance"
 	bpfVarGuardedProgram                  = "guarded_program"
+	bpfVarLegacyController                = "legacy_controller"
 	bpfVarOnlyCgroup                      = "only_cgroup"
 	bpfVarOnlyNetns                       = "only_netns"
 	bpfVarOnlyNetnsCookie                 = "only_netns_cookie"
@@ -189,17 +190,18 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	BudgetPerWindow *ebpf.VariableSpec `ebpf:"budget_per_window"`
-	Detailed        *ebpf.VariableSpec `ebpf:"detailed"`
-	FlowCleared     *ebpf.VariableSpec `ebpf:"flow_cleared"`
-	GuardDistance   *ebpf.VariableSpec `ebpf:"guard_distance"`
-	GuardedProgram  *ebpf.VariableSpec `ebpf:"guarded_program"`
-	OnlyCgroup      *ebpf.VariableSpec `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.VariableSpec `ebpf:"only_netns"`
-	OnlyNetnsCookie *ebpf.VariableSpec `ebpf:"only_netns_cookie"`
-	Rings           *ebpf.VariableSpec `ebpf:"rings"`
-	SampleRate      *ebpf.VariableSpec `ebpf:"sample_rate"`
-	Stream          *ebpf.VariableSpec `ebpf:"stream"`
+	BudgetPerWindow  *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Detailed         *ebpf.VariableSpec `ebpf:"detailed"`
+	FlowCleared      *ebpf.VariableSpec `ebpf:"flow_cleared"`
+	GuardDistance    *ebpf.VariableSpec `ebpf:"guard_distance"`
+	GuardedProgram   *ebpf.VariableSpec `ebpf:"guarded_program"`
+	LegacyController *ebpf.VariableSpec `ebpf:"legacy_controller"`
+	OnlyCgroup       *ebpf.VariableSpec `ebpf:"only_cgroup"`
+	OnlyNetns        *ebpf.VariableSpec `ebpf:"only_netns"`
+	OnlyNetnsCookie  *ebpf.VariableSpec `ebpf:"only_netns_cookie"`
+	Rings            *ebpf.VariableSpec `ebpf:"rings"`
+	SampleRate       *ebpf.VariableSpec `ebpf:"sample_rate"`
+	Stream           *ebpf.VariableSpec `ebpf:"stream"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -277,17 +279,18 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	BudgetPerWindow *ebpf.Variable `ebpf:"budget_per_window"`
-	Detailed        *ebpf.Variable `ebpf:"detailed"`
-	FlowCleared     *ebpf.Variable `ebpf:"flow_cleared"`
-	GuardDistance   *ebpf.Variable `ebpf:"guard_distance"`
-	GuardedProgram  *ebpf.Variable `ebpf:"guarded_program"`
-	OnlyCgroup      *ebpf.Variable `ebpf:"only_cgroup"`
-	OnlyNetns       *ebpf.Variable `ebpf:"only_netns"`
-	OnlyNetnsCookie *ebpf.Variable `ebpf:"only_netns_cookie"`
-	Rings           *ebpf.Variable `ebpf:"rings"`
-	SampleRate      *ebpf.Variable `ebpf:"sample_rate"`
-	Stream          *ebpf.Variable `ebpf:"stream"`
+	BudgetPerWindow  *ebpf.Variable `ebpf:"budget_per_window"`
+	Detailed         *ebpf.Variable `ebpf:"detailed"`
+	FlowCleared      *ebpf.Variable `ebpf:"flow_cleared"`
+	GuardDistance    *ebpf.Variable `ebpf:"guard_distance"`
+	GuardedProgram   *ebpf.Variable `ebpf:"guarded_program"`
+	LegacyController *ebpf.Variable `ebpf:"legacy_controller"`
+	OnlyCgroup       *ebpf.Variable `ebpf:"only_cgroup"`
+	OnlyNetns        *ebpf.Variable `ebpf:"only_netns"`
+	OnlyNetnsCookie  *ebpf.Variable `ebpf:"only_netns_cookie"`
+	Rings            *ebpf.Variable `ebpf:"rings"`
+	SampleRate       *ebpf.Variable `ebpf:"sample_rate"`
+	Stream           *ebpf.Variable `ebpf:"stream"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

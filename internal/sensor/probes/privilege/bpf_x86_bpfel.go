@@ -81,6 +81,7 @@ const (
 	bpfProgOnSchedProcessFork         = "on_sched_process_fork"
 	bpfVarBudgetPerWindow             = "budget_per_window"
 	bpfVarDetailed                    = "detailed"
+	bpfVarLegacyController            = "legacy_controller"
 	bpfVarOnlyCgroup                  = "only_cgroup"
 	bpfVarOnlyNetns                   = "only_netns"
 	bpfVarOnlyNetnsCookie             = "only_netns_cookie"
@@ -209,6 +210,7 @@ type bpfMapSpecs struct {
 type bpfVariableSpecs struct {
 	BudgetPerWindow   *ebpf.VariableSpec `ebpf:"budget_per_window"`
 	Detailed          *ebpf.VariableSpec `ebpf:"detailed"`
+	LegacyController  *ebpf.VariableSpec `ebpf:"legacy_controller"`
 	OnlyCgroup        *ebpf.VariableSpec `ebpf:"only_cgroup"`
 	OnlyNetns         *ebpf.VariableSpec `ebpf:"only_netns"`
 	OnlyNetnsCookie   *ebpf.VariableSpec `ebpf:"only_netns_cookie"`
@@ -279,6 +281,7 @@ func (m *bpfMaps) Close() error {
 type bpfVariables struct {
 	BudgetPerWindow   *ebpf.Variable `ebpf:"budget_per_window"`
 	Detailed          *ebpf.Variable `ebpf:"detailed"`
+	LegacyController  *ebpf.Variable `ebpf:"legacy_controller"`
 	OnlyCgroup        *ebpf.Variable `ebpf:"only_cgroup"`
 	OnlyNetns         *ebpf.Variable `ebpf:"only_netns"`
 	OnlyNetnsCookie   *ebpf.Variable `ebpf:"only_netns_cookie"`
