@@ -39,7 +39,8 @@ func (m *Manager) startDetail(ctx context.Context, host *probe.Host) {
 	resolver := identity.New(identity.Options{
 		Root: root,
 		// Without cgroup version 2 the events have no cgroup either.
-		CgroupRoot: host.CgroupRoot, Logger: m.log,
+		CgroupRoot: host.CgroupRoot, LegacyRoot: host.Legacy.Root, LegacyController: host.Legacy.Controller,
+		Logger: m.log,
 	})
 	filling, cancel := context.WithTimeout(ctx, fillTimeout)
 	if err := resolver.Fill(filling); err != nil {
@@ -118,7 +119,7 @@ func (m *Manager) logEvent(e *event.Event) {
 	m.log.Debug("Event", "probe", abi.Probes[e.Probe], "kind", e.Kind.String(), "class", class,
 		"severity", e.Severity.String(), "serious", e.Serious, "weight", e.Weight,
 		"tgid", e.TGID, "tid", e.TID, "parent", e.Parent, "uid", e.UID, "euid", e.EUID, "loginuid", e.LoginUID,
-		"cgroup", e.CgroupID, "comm", metric.Clean(string(e.Comm)), "executable", metric.Clean(string(e.Executable)),
+		"cgroup", e.CgroupID, "legacy_cgroup", e.LegacyCgroupID, "comm", metric.Clean(string(e.Comm)), "executable", metric.Clean(string(e.Executable)),
 		"name", metric.Clean(string(e.Name)), "peer", e.Peer, "old", e.OldID, "new", e.NewID)
 }
 

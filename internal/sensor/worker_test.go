@@ -74,7 +74,8 @@ func TestMain(m *testing.M) {
 			}
 			return withoutSysAdmin()
 		},
-		"page": func(...string) (string, error) { return pageHere() },
+		"page":  func(...string) (string, error) { return pageHere() },
+		"visit": visit,
 	}})
 }
 

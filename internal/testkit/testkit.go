@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -94,7 +95,7 @@ func RequireBPF(t testing.TB) {
 	}
 }
 
-// Cgroup is a cgroup of the v2 hierarchy made for one test.
+// Cgroup is a cgroup made for one test, of the v2 hierarchy but for NewLegacyCgroup.
 type Cgroup struct {
 	Path string
 	// ID is what bpf_get_current_cgroup_id returns inside it.
@@ -137,6 +138,43 @@ func NewCgroupNamed(t testing.TB, host *probe.Host, name string) *Cgroup {
 		t.Fatal(err)
 	}
 	return &Cgroup{Path: path, ID: st.Ino}
+}
+
+// NewLegacyCgroup makes a cgroup in the version 1 hierarchy that events have
+// ids of. Processes are moved into it by Join. It is removed at the end of the
+// test, if it is still there.
+func NewLegacyCgroup(t testing.TB, host *probe.Host, name string) *Cgroup {
+	t.Helper()
+	if host.Legacy.Root == "" {
+		t.Skip("needs a hierarchy of cgroup version 1 with a controller")
+	}
+	path := host.Legacy.Root
+	for component := range strings.SplitSeq(name, "/") {
+		path = filepath.Join(path, component)
+		made := path
+		err := os.Mkdir(made, 0o755)
+		if errors.Is(err, unix.EROFS) {
+			t.Skip("needs a hierarchy of cgroup version 1 that can be written")
+		}
+		if err == nil {
+			t.Cleanup(func() { _ = os.Remove(made) })
+		} else if !errors.Is(err, os.ErrExist) {
+			t.Fatal(err)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return &Cgroup{Path: path, ID: st.Ino}
+}
+
+// Join moves a process into the cgroup.
+func (c *Cgroup) Join(t testing.TB, pid int) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(c.Path, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Process is a running worker.

@@ -16,7 +16,7 @@ import (
 	"security-exporter/internal/hostfs"
 )
 
-// cgroups is the version 2 hierarchy. The id of a cgroup is the inode number
+// cgroups is a mounted hierarchy, of either version. The id of a cgroup is the inode number
 // of its directory.
 type cgroups struct {
 	tree *hostfs.Tree // nil if there is none

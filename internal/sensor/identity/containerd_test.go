@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"security-exporter/internal/testkit"
 )
 
@@ -73,19 +71,15 @@ func (d *daemon) process(namespace, name string) int {
 	return pid
 }
 
-// cgroup is the version 2 cgroup of a process.
-func (d *daemon) cgroup(pid int) (id uint64, path string) {
+// cgroup is the cgroup of a process in a hierarchy.
+func (d *daemon) cgroup(pid int, root, controller string) (id uint64, path string) {
 	d.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	_, path = parseProcCgroup(string(text))
-	var st unix.Stat_t
-	if err := unix.Stat(filepath.Join(host().CgroupRoot, path), &st); err != nil {
-		d.t.Fatal(err)
-	}
-	return st.Ino, path
+	path = pathIn(string(text), controller)
+	return inode(d.t, filepath.Join(root, path)), path
 }
 
 // Real containers: their cgroups resolve to their ids, whatever cgroup they
@@ -112,7 +106,7 @@ func TestContainerd(t *testing.T) {
 		tidy(t, c.cgroup)
 		d.run(c.namespace, c.name, append(c.options, "--cgroup", c.cgroup)...)
 		pid := d.process(c.namespace, c.name)
-		cgroup, path := d.cgroup(pid)
+		cgroup, path := d.cgroup(pid, host().CgroupRoot, "")
 		if path != c.cgroup {
 			t.Errorf("%s is in %s, want %s", c.name, path, c.cgroup)
 		}
@@ -121,26 +115,42 @@ func TestContainerd(t *testing.T) {
 			"the cgroup alone":  {int(cgroup), 0},
 			"the process alone": {0, pid},
 		} {
-			if name == "the process alone" && !r.legacy {
+			if name == "the process alone" && !r.processes.asked {
 				continue
 			}
 			if got := r.Lookup(exit(uint64(e.id), e.tgid)); *got != c.want {
 				t.Errorf("%s, by %s:\ngot  %+v\nwant %+v", c.name, name, *got, c.want)
 			}
 		}
+		d.expectLegacy(pid, c.want)
 		filled := resolver(t, Options{CgroupRoot: host().CgroupRoot}, d.rootfs)
 		if err := filled.Fill(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if known := filled.byID[cgroup].identity; known == nil || *known != c.want {
+		if known := filled.unified.byID[cgroup].identity; known == nil || *known != c.want {
 			t.Errorf("%s: %+v after Fill", c.name, known)
 		}
 		d.Remove(c.namespace, c.name)
-		eventually(t, "the cgroup to go", func() bool { return !r.tree.is(t.Context(), path, cgroup) })
+		eventually(t, "the cgroup to go", func() bool { return !r.unified.is(t.Context(), path, cgroup) })
 		r.sweep(t.Context())
-		if _, ok := r.byID[cgroup]; ok {
+		if _, ok := r.unified.byID[cgroup]; ok {
 			t.Errorf("%s: still remembered", c.name)
 		}
+	}
+}
+
+// expectLegacy: the container has the same identity by its cgroup of version 1.
+func (d *daemon) expectLegacy(pid int, want Identity) {
+	d.t.Helper()
+	legacy := host().Legacy
+	if legacy.Root == "" {
+		return
+	}
+	r := resolver(d.t, Options{LegacyRoot: legacy.Root, LegacyController: legacy.Controller}, d.rootfs)
+	id, path := d.cgroup(pid, legacy.Root, legacy.Controller)
+	want.Path = path
+	if got := r.Lookup(ids(0, id, 0)); *got != want {
+		d.t.Errorf("in version 1, by its id:\ngot  %+v\nwant %+v", *got, want)
 	}
 }
 
@@ -191,7 +201,7 @@ func (r *Resolver) labelled(label string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := 0
-	for _, h := range r.byID {
+	for _, h := range r.unified.byID {
 		if h.identity.Label() == label {
 			n++
 		}

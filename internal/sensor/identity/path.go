@@ -4,6 +4,7 @@ package identity
 
 import (
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -222,4 +223,21 @@ func parseProcCgroup(text string) (best, unified string) {
 		}
 	}
 	return best, unified
+}
+
+// pathIn is the path that /proc/PID/cgroup gives in the hierarchy of a
+// controller of version 1, or in version 2 if that is empty; empty if there is
+// no such.
+func pathIn(text, controller string) string {
+	for line := range strings.Lines(text) {
+		hierarchy, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+		controllers, name, ok := strings.Cut(rest, ":")
+		if !ok || !strings.HasPrefix(name, "/") || (controllers == "") != (hierarchy == "0") {
+			continue
+		}
+		if slices.Contains(strings.Split(controllers, ","), controller) {
+			return name
+		}
+	}
+	return ""
 }

@@ -146,6 +146,26 @@ func TestParseProcCgroup(t *testing.T) {
 	}
 }
 
+func TestPathIn(t *testing.T) {
+	t.Parallel()
+	const hybrid = "12:pids:/a\n2:cpu,cpuacct:/b:c\n1:name=systemd:/d\n0::/e\n"
+	for _, c := range []struct{ name, text, controller, want string }{
+		{"empty", "", "memory", ""},
+		{"version 2", hybrid, "", "/e"},
+		{"alone", hybrid, "pids", "/a"},
+		{"with another, a colon in the path", hybrid, "cpuacct", "/b:c"},
+		{"part of a name", hybrid, "acct", ""},
+		{"not mounted", hybrid, "memory", ""},
+		{"no version 2", "12:pids:/a\n", "", ""},
+		{"an unnamed hierarchy of version 1", "12::/a\n", "", ""},
+		{"broken", "0\n::\n0:x\n0::relative\n", "", ""},
+	} {
+		if got := pathIn(c.text, c.controller); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
 func FuzzParsePath(f *testing.F) {
 	f.Add("/system.slice/docker-" + idA + ".scope/docker/" + idB)
 	f.Add(`/machine.slice/machine-a\x2d\xff.scope/payload`)

@@ -83,7 +83,7 @@ func TestLookupByCgroup(t *testing.T) {
 	testkit.RequireBPF(t)
 	clock := &at{time.Now()}
 	r := resolver(t, Options{CgroupRoot: host().CgroupRoot, Now: clock.time}, "testdata/docker")
-	if r.tree.mount == nil {
+	if r.unified.mount == nil {
 		t.Fatal("cannot open cgroups by their id")
 	}
 	parent := testkit.NewCgroup(t, host())
@@ -106,10 +106,10 @@ func TestLookupByCgroup(t *testing.T) {
 	}
 }
 
-func (r *Resolver) knows(id uint64) bool {
+func (r *Resolver) knows(h *hierarchy, id uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, ok := r.byID[id]
+	_, ok := h.byID[id]
 	return ok
 }
 
@@ -130,7 +130,7 @@ func TestSweep(t *testing.T) {
 		}
 		dir := filepath.Join(parent.Path, "docker", idA)
 		r.sweep(t.Context())
-		if !r.knows(id) {
+		if !r.knows(&r.unified, id) {
 			t.Errorf("by id %v: forgotten while it is there", byID)
 		}
 		if err := os.Remove(dir); err != nil {
@@ -140,7 +140,7 @@ func TestSweep(t *testing.T) {
 			t.Errorf("by id %v: label %q before the sweep", byID, got)
 		}
 		r.sweep(t.Context())
-		if r.knows(id) {
+		if r.knows(&r.unified, id) {
 			t.Errorf("by id %v: not forgotten", byID)
 		}
 		if got := r.Lookup(exit(id, 0)).Label(); got != "" {
@@ -151,10 +151,10 @@ func TestSweep(t *testing.T) {
 
 func withoutHandles(t testing.TB, r *Resolver) {
 	t.Helper()
-	if err := r.tree.close(); err != nil {
+	if err := r.unified.close(); err != nil {
 		t.Fatal(err)
 	}
-	r.tree.mount = nil
+	r.unified.mount = nil
 }
 
 // Where opening by id is refused, the process says where it is, if it is
@@ -165,7 +165,7 @@ func TestLookupByProcess(t *testing.T) {
 	clock := &at{time.Now()}
 	r := resolver(t, Options{CgroupRoot: host().CgroupRoot, Now: clock.time}, "testdata/docker")
 	withoutHandles(t, r)
-	r.legacy = false
+	r.processes.asked = false
 	parent := testkit.NewCgroup(t, host())
 	id := cgroup(t, parent, "docker/"+idA)
 	elsewhere := cgroup(t, parent, "docker/"+idB)
@@ -214,14 +214,14 @@ func TestWatch(t *testing.T) {
 	r := resolver(t, Options{CgroupRoot: host().CgroupRoot}, "testdata/docker")
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- r.watch(ctx) }()
-	eventually(t, "what is there", func() bool { return r.knows(parent.ID) })
+	go func() { done <- r.watch(ctx, &r.unified) }()
+	eventually(t, "what is there", func() bool { return r.knows(&r.unified, parent.ID) })
 	web := cgroup(t, parent, "docker/"+idA)
-	eventually(t, "a container in a new directory", func() bool { return r.knows(web) })
+	eventually(t, "a container in a new directory", func() bool { return r.knows(&r.unified, web) })
 	inner := cgroup(t, parent, "docker/"+idA+"/inner")
 	again := cgroup(t, parent, "docker/"+idB)
-	eventually(t, "one beside it", func() bool { return r.knows(again) })
-	if r.knows(inner) {
+	eventually(t, "one beside it", func() bool { return r.knows(&r.unified, again) })
+	if r.knows(&r.unified, inner) {
 		t.Error("the inside of a container is watched")
 	}
 	if got := r.Lookup(exit(inner, 0)).Label(); got != "web" {
@@ -230,94 +230,6 @@ func TestWatch(t *testing.T) {
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
-	}
-}
-
-// proc is a /proc with the cgroups of some processes.
-func proc(t testing.TB, cgroups map[int]string) string {
-	t.Helper()
-	dir := t.TempDir()
-	for pid, text := range cgroups {
-		place := filepath.Join(dir, fmt.Sprint(pid))
-		if err := os.MkdirAll(place, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(place, "cgroup"), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
-
-func onHost(procfs, rootfs string) *hostfs.Root {
-	return hostfs.New(hostfs.Paths{Procfs: procfs, Rootfs: rootfs})
-}
-
-// Version 1, alone or beside version 2: the process says where it is.
-func TestLegacy(t *testing.T) {
-	t.Parallel()
-	const before = "4:memory:/system.slice/docker.service\n1:name=systemd:/system.slice/docker.service\n0::/\n"
-	after := "4:memory:/docker/" + idA + "\n1:name=systemd:/docker/" + idA + "\n0::/\n"
-	procfs := proc(t, map[int]string{
-		1: "4:memory:/\n1:name=systemd:/init.scope\n0::/init.scope\n", 7: before, 8: after, 9: "4:memory:/\n0::/\n",
-	})
-	r := resolver(t, Options{Root: onHost(procfs, "testdata/docker")}, "")
-	e := func(kind uint8, tgid uint32, at time.Duration) *event.Event {
-		return &event.Event{Kind: event.Kind(kind), TGID: tgid, CgroupID: 1, Monotonic: at}
-	}
-	exec, file := uint8(abi.EventExec), uint8(abi.EventFile)
-	move := func() {
-		if err := os.WriteFile(filepath.Join(procfs, "7", "cgroup"), []byte(after), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, c := range []struct {
-		name        string
-		do          func()
-		e           *event.Event
-		label, unit string
-	}{
-		{"in a container", nil, e(file, 8, 0), "web", ""},
-		{"the runtime before it moves", nil, e(exec, 7, 0), "", "docker.service"},
-		{"moved, without an event", move, e(file, 7, 1), "", "docker.service"},
-		{"the program of the container", nil, e(exec, 7, 2), "web", ""},
-		{"remembered", func() { _ = os.RemoveAll(filepath.Join(procfs, "7")) }, e(file, 7, 3), "web", ""},
-		{"not for ever", nil, e(file, 7, settle+3), "", ""},
-		{"in the root", nil, e(file, 9, 0), "", ""},
-		{"nobody", nil, e(file, 0, 0), "", ""},
-		{"gone", nil, e(exec, 100, 0), "", ""},
-	} {
-		if c.do != nil {
-			c.do()
-		}
-		got := r.Lookup(c.e)
-		if got.Label() != c.label || got.Unit != c.unit {
-			t.Errorf("%s: label %q, unit %q, want %q and %q", c.name, got.Label(), got.Unit, c.label, c.unit)
-		}
-	}
-	r.sweep(t.Context())
-	r.sweep(t.Context())
-	// The cgroup 1, of which there is no tree to find it in, goes as well.
-	if n := r.Stats().Entries; n != 1 {
-		t.Errorf("%d entries after two sweeps, want the one process seen last", n)
-	}
-}
-
-// A process that has moved since its event says nothing about then: runc is
-// executed on the host and goes into the container before the next exec.
-func TestMovedSince(t *testing.T) {
-	t.Parallel()
-	testkit.RequireBPF(t)
-	procfs := proc(t, map[int]string{
-		1: "1:name=systemd:/\n0::/\n",
-		7: "1:name=systemd:/docker/" + idA + "\n0::/docker/" + idA + "\n",
-		8: "1:name=systemd:/docker/" + idA + "\n0::/\n",
-	})
-	r := resolver(t, Options{Root: onHost(procfs, "testdata/docker"), CgroupRoot: host().CgroupRoot}, "")
-	for tgid, want := range map[int]string{7: "", 8: "web"} {
-		if got := r.Lookup(exit(1, tgid)).Label(); got != want {
-			t.Errorf("process %d: label %q, want %q", tgid, got, want)
-		}
 	}
 }
 
@@ -462,12 +374,12 @@ func BenchmarkLookup(b *testing.B) {
 	for name, again := range map[string]bool{"known": true, "miss": false} {
 		b.Run(name, func(b *testing.B) {
 			r := resolver(b, Options{CgroupRoot: host().CgroupRoot}, "/")
-			r.legacy = false
+			r.processes.asked = false
 			b.ReportAllocs()
 			for range b.N {
 				r.Lookup(exit(1, 0))
 				if !again {
-					delete(r.byID, 1)
+					delete(r.unified.byID, 1)
 					r.forCgroups.left = budgetMost
 				}
 			}

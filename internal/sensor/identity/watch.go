@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxWatches is how many directories of the cgroup tree are watched for new
+// maxWatches is how many directories of each hierarchy are watched for new
 // ones. What comes below others is learned from its first event.
 const maxWatches = 1024
 
@@ -25,20 +25,21 @@ const maxWatches = 1024
 // which containers are put, not containers and units themselves. inotify(7).
 type watcher struct {
 	r     *Resolver
+	h     *hierarchy
 	file  *os.File
 	paths map[int32]string // by watch descriptor
 }
 
 // watch learns until ctx ends.
-func (r *Resolver) watch(ctx context.Context) error {
-	if r.tree.tree == nil {
+func (r *Resolver) watch(ctx context.Context, h *hierarchy) error {
+	if h.tree == nil {
 		return nil
 	}
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("watch cgroups: %w", err)
 	}
-	w := &watcher{r: r, file: os.NewFile(uintptr(fd), "inotify"), paths: map[int32]string{}}
+	w := &watcher{r: r, h: h, file: os.NewFile(uintptr(fd), "inotify"), paths: map[int32]string{}}
 	defer context.AfterFunc(ctx, func() { _ = w.file.Close() })()
 	defer w.file.Close()
 	w.add(ctx, fd, "/")
@@ -67,11 +68,11 @@ func (w *watcher) add(ctx context.Context, fd int, name string) {
 	queue := []string{name}
 	for at := 0; at < len(queue) && ctx.Err() == nil; at++ {
 		name := queue[at]
-		w.r.learnPath(ctx, name)
+		w.r.learnPath(ctx, w.h, name)
 		if !isParent(name) || len(w.paths) >= maxWatches {
 			continue
 		}
-		wd, err := unix.InotifyAddWatch(fd, filepath.Join(w.r.tree.root, name), unix.IN_CREATE|unix.IN_ONLYDIR|unix.IN_DONT_FOLLOW)
+		wd, err := unix.InotifyAddWatch(fd, filepath.Join(w.h.root, name), unix.IN_CREATE|unix.IN_ONLYDIR|unix.IN_DONT_FOLLOW)
 		if err != nil {
 			if !errors.Is(err, unix.ENOENT) {
 				w.r.log.Debug("Cgroup not watched", "path", name, "err", err)
@@ -79,7 +80,7 @@ func (w *watcher) add(ctx context.Context, fd int, name string) {
 			continue
 		}
 		w.paths[int32(wd)] = name
-		_ = w.r.tree.below(ctx, name, w.r.limit, &queue) // gone, if it fails
+		_ = w.h.below(ctx, name, w.r.limit, &queue) // gone, if it fails
 	}
 }
 
@@ -105,24 +106,4 @@ func (w *watcher) take(ctx context.Context, fd int, b []byte) {
 			w.add(ctx, fd, path.Join(parent, string(name)))
 		}
 	}
-}
-
-// learnPath is learn for a cgroup of which the path is known.
-func (r *Resolver) learnPath(ctx context.Context, path string) {
-	ctx, cancel := context.WithTimeout(ctx, r.patience)
-	defer cancel()
-	info, err := r.tree.tree.Stat(ctx, path)
-	if err != nil {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if h, ok := r.byID[info.Ino]; ok && h.until.IsZero() {
-		return
-	}
-	if !r.forCgroups.open() {
-		return // its first event asks again
-	}
-	defer r.forCgroups.charge(r.now())
-	r.keep(info.Ino, r.hold(ctx, path))
 }
