@@ -184,6 +184,17 @@ func TestLegacyCgroups(t *testing.T) {
 	}
 }
 
+func TestKnownLegacyLookupAllocatesNothing(t *testing.T) {
+	root, _ := legacyTree(t)
+	r := resolver(t, Options{Root: onHost(proc(t, nil), "testdata/docker"), LegacyRoot: root, LegacyController: "memory"}, "")
+	r.keep(&r.unified, 1, r.hold(t.Context(), &r.unified, "/"))
+	r.keep(&r.legacy, 7, r.hold(t.Context(), &r.legacy, "/docker/"+idA))
+	e := ids(1, 7, 8)
+	if n := testing.AllocsPerRun(1000, func() { r.Lookup(e) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func inode(t testing.TB, path string) uint64 {
 	t.Helper()
 	var st unix.Stat_t

@@ -186,6 +186,11 @@ func FuzzParseProcCgroup(f *testing.F) {
 	f.Add("3:memory:/docker/" + idA + "\n0::/\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		best, unified := parseProcCgroup(text)
+		for _, controller := range []string{"", "memory"} {
+			if path := pathIn(text, controller); path != "" && (path[0] != '/' || !strings.Contains(text, path)) {
+				t.Errorf("%q in the hierarchy of %q", path, controller)
+			}
+		}
 		if !strings.Contains(text, best) || !strings.Contains(text, unified) || (best == "" && unified != "") {
 			t.Errorf("%q and %q", best, unified)
 		}

@@ -4,6 +4,8 @@ package probe
 
 import (
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
@@ -29,6 +31,17 @@ func TestLegacyControllers(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
+}
+
+func FuzzLegacyControllers(f *testing.F) {
+	f.Add("2:cpu,cpuacct:/\n1:name=systemd:/\n0::/\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, c := range legacyControllers(text) {
+			if !slices.Contains(strings.Split(c.together, ","), c.name) || !strings.Contains(text, c.together) {
+				t.Errorf("%+v", c)
+			}
+		}
+	})
 }
 
 // kernel makes the types of a kernel: its controllers, and what the id of a
