@@ -331,3 +331,64 @@ func TestSampled(t *testing.T) {
 		t.Errorf("the weights sum up to %d, want about %d", weights, each*chunks)
 	}
 }
+
+// legacyHost is one with a hierarchy of cgroup version 1. The machines of
+// tools/testkernels have none; there it may be mounted. Version 2 does not need
+// that controller.
+func legacyHost(t *testing.T) *probe.Host {
+	t.Helper()
+	host := inspect(t)
+	if host.Legacy.Root != "" || !testkit.InMachine() {
+		return host
+	}
+	sysfs := t.TempDir()
+	place := filepath.Join(sysfs, "fs/cgroup/freezer")
+	if err := os.MkdirAll(place, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("cgroup", place, "cgroup", 0, "freezer"); err != nil {
+		t.Fatalf("mount a hierarchy of version 1: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(place, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	host.Legacy = probe.Inspect("/proc", sysfs, "/").Legacy
+	return host
+}
+
+// Events have the id of the cgroup of version 1 where they happened, and none
+// if the programs are not told a controller.
+func TestLegacyCgroupID(t *testing.T) {
+	host := legacyHost(t)
+	place := testkit.NewLegacyCgroup(t, host, "security-exporter-process/place")
+	for name, c := range map[string]struct {
+		index uint32
+		want  uint64
+	}{
+		"told":     {host.Legacy.Index, place.ID},
+		"not told": {event.NoID, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cgroup := testkit.NewCgroup(t, host)
+			settings := testkit.WithEvents(cgroup.Only())
+			settings.Constants["legacy_controller"] = c.index
+			p := testkit.StartProbe(t, host, New(), settings)
+			w := cgroup.Start(t, "process")
+			w.Do("exec", "0", "/bin/true") // its own exec is over when it answers
+			place.Join(t, w.PID())
+			testkit.Events(t, p)
+			w.Do("exec", "1", "/bin/true")
+			got := testkit.Events(t, p)
+			if len(got) != 2 {
+				t.Fatalf("%+v, want an exec and an exit", got)
+			}
+			for _, e := range got {
+				if e.LegacyCgroupID != c.want || e.CgroupID != cgroup.ID {
+					t.Errorf("%s: cgroups %d and %d, want %d and %d", e.Kind, e.CgroupID, e.LegacyCgroupID, cgroup.ID, c.want)
+				}
+			}
+		})
+	}
+}
