@@ -15,7 +15,6 @@ import (
 	"security-exporter/internal/hostfs"
 	"security-exporter/internal/sensor/event"
 	"security-exporter/internal/sensor/identity"
-	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/stream"
 	"security-exporter/internal/testkit"
 )
@@ -79,7 +78,7 @@ func records(n int, cgroup uint64) [][]byte {
 // container, ranked and handed on.
 func endToEnd(b *testing.B, onEvent func(*event.Event, *identity.Identity)) (func(record []byte), *testkit.Cgroup) {
 	b.Helper()
-	host := probe.Inspect("/proc", "/sys", "/")
+	host := testkit.Inspect(b)
 	cgroup := testkit.NewCgroup(b, host)
 	options := defaults(quiet(b))
 	options.OnEvent = onEvent

@@ -18,7 +18,6 @@ import (
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/sensor/event"
 	"security-exporter/internal/sensor/identity"
-	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/testkit"
 	"security-exporter/internal/testkit/flood"
 )
@@ -63,7 +62,7 @@ func TestSamplerForReal(t *testing.T) {
 	testkit.RequireBPF(t)
 	for name, fixed := range map[string]bool{"adapts": false, "pinned": true} {
 		t.Run(name, func(t *testing.T) {
-			host := probe.Inspect("/proc", "/sys", "/")
+			host := testkit.Inspect(t)
 			cgroup := testkit.NewCgroup(t, host)
 			var weights, squares atomic.Int64
 			options := defaults(quiet(t), "privilege")
@@ -134,8 +133,7 @@ func BenchmarkFlood(b *testing.B) {
 }
 
 func testFlood(t testing.TB, span time.Duration) {
-	testkit.RequireBPF(t)
-	host := probe.Inspect("/proc", "/sys", "/")
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	options := defaults(quiet(t))
 	options.Constants = map[string]any{"only_cgroup": cgroup.ID}

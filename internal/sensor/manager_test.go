@@ -387,7 +387,7 @@ func TestEvents(t *testing.T) {
 		"sampled": {5_000, 10, 0, false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			host := probe.Inspect("/proc", "/sys", "/")
+			host := testkit.Inspect(t)
 			cgroup := testkit.NewCgroup(t, host)
 			log := &eventLog{Handler: quiet(t), gate: make(chan struct{}), counts: map[string]int{}}
 			open := sync.OnceFunc(func() { close(log.gate) })
@@ -460,8 +460,7 @@ func TestEvents(t *testing.T) {
 
 // TestSetSampleRate changes the rate while the programs run.
 func TestSetSampleRate(t *testing.T) {
-	testkit.RequireBPF(t)
-	host := probe.Inspect("/proc", "/sys", "/")
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	options := defaults(quiet(t), "privilege")
 	options.Constants = map[string]any{"only_cgroup": cgroup.ID, "budget_per_window": uint32(0)}

@@ -18,7 +18,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/testkit"
 )
 
@@ -131,8 +130,7 @@ func pageHere() (string, error) {
 // TestPoorHosts starts the manager where something is missing. Each says why,
 // and the rest goes on.
 func TestPoorHosts(t *testing.T) {
-	testkit.RequireBPF(t)
-	host := probe.Inspect("/proc", "/sys", "/")
+	host := testkit.Inspect(t)
 	for _, c := range []struct {
 		name, status string
 		up           float64

@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -93,6 +94,18 @@ func RequireBPF(t testing.TB) {
 	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
 		t.Skip("needs a kernel with BTF")
 	}
+}
+
+var inspected = sync.OnceValue(func() *probe.Host { return probe.Inspect("/proc", "/sys", "/") })
+
+// Inspect looks at the running kernel, once for all tests of the binary: its
+// types take a second to read where the machine is emulated. Each test gets a
+// Host of its own, which it may change.
+func Inspect(t testing.TB) *probe.Host {
+	t.Helper()
+	RequireBPF(t)
+	host := *inspected()
+	return &host
 }
 
 // Cgroup is a cgroup made for one test, of the v2 hierarchy but for NewLegacyCgroup.

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/testkit"
 )
 
@@ -103,7 +102,7 @@ func TestCgroups(t *testing.T) {
 		// the hooks on cgroups are used only without better ones
 		startExporter(t, nil, only).allUp(t, "network")
 		e := startExporter(t, nil, only, "--ebpf.hook-policy=tracepoint")
-		if probe.Inspect("/proc", "/sys", "/").TracepointParams("sock_send_length") > 0 {
+		if testkit.Inspect(t).TracepointParams("sock_send_length") > 0 {
 			e.allUp(t, "network")
 		} else if info := e.info(t)["network"]; info["state"] != "unsupported" || info["reason"] == "no_cgroup2" {
 			t.Errorf("network: %v", info) // that tracepoint is of 6.3

@@ -36,7 +36,7 @@ const (
 // BTF knows no newer helper and type of program, and there is no ring buffer.
 func oldest(t *testing.T) *probe.Host {
 	t.Helper()
-	host := probe.Inspect("/proc", "/sys", "/")
+	host := testkit.Inspect(t)
 	if host.BTFErr != nil {
 		t.Fatal(host.BTFErr)
 	}

@@ -39,8 +39,7 @@ func specs() []*probe.Spec {
 // Each rung of each part is loaded and attached alone. A kernel may lack what
 // a rung needs; the verifier must refuse none.
 func TestRungs(t *testing.T) {
-	testkit.RequireBPF(t)
-	host := probe.Inspect("/proc", "/sys", "/")
+	host := testkit.Inspect(t)
 	// what the exporter sets, and everything on
 	full := probe.Settings{Constants: map[string]any{
 		"rings": host.RingBuffers, "stream": host.RingBuffers, "detailed": true, "arguments": true,

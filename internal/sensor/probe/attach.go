@@ -111,6 +111,7 @@ func (r *rungState) load(names []string) error {
 	}
 	collection, err := ebpf.NewCollectionWithOptions(object, ebpf.CollectionOptions{
 		MapReplacements: r.probe.maps,
+		Cache:           r.probe.host.types,
 		Programs:        ebpf.ProgramOptions{KernelTypes: r.probe.host.BTF, LogLevel: r.probe.settings.LogLevel},
 	})
 	if err != nil {

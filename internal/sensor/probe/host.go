@@ -24,6 +24,8 @@ type Host struct {
 	// BTF are the kernel's types; BTFErr says why there are none.
 	BTF    *btf.Spec
 	BTFErr error
+	// types keeps what was read of BTF from one program to the next.
+	types *btf.Cache
 	// CgroupRoot is the root of the v2 hierarchy, empty if there is none.
 	CgroupRoot string
 	// Legacy is a hierarchy of version 1, if one is mounted.
@@ -40,8 +42,8 @@ type Host struct {
 
 // Inspect looks at the running kernel.
 func Inspect(procfs, sysfs, rootfs string) *Host {
-	h := &Host{ProcFS: procfs, SysFS: sysfs, RootFS: rootfs, trampolines: true, preempts: preempts(sysfs)}
-	h.BTF, h.BTFErr = btf.LoadKernelSpec()
+	h := &Host{ProcFS: procfs, SysFS: sysfs, RootFS: rootfs, types: btf.NewCache(), trampolines: true, preempts: preempts(sysfs)}
+	h.BTF, h.BTFErr = h.types.Kernel()
 	if h.BTFErr != nil {
 		h.BTFErr = fmt.Errorf("%w: %w", errNoBTF, h.BTFErr)
 	}
@@ -112,7 +114,7 @@ func (h *Host) HasGuard() bool {
 // Release gives back the kernel's types, some tens of megabytes, when the
 // ladder has been climbed. What attaches later loads them again.
 func (h *Host) Release() {
-	h.BTF = nil
+	h.BTF, h.types = nil, nil
 	debug.FreeOSMemory()
 }
 

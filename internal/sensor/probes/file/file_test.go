@@ -59,8 +59,7 @@ func setup(t *testing.T, dir string) (*probe.Probe, *testkit.Process) {
 
 func setupWith(t *testing.T, dir string, attributes *syscall.SysProcAttr) (*probe.Probe, *testkit.Process) {
 	t.Helper()
-	testkit.RequireBPF(t)
-	host := probe.Inspect("/proc", "/sys", "/")
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	for _, name := range []string{"secret", "writes", "plain", "secretfoo", "key-1.pem", "target"} {
 		write(t, filepath.Join(dir, name))

@@ -51,9 +51,8 @@ func changing(dir string, round int) []config.FileRule {
 // setupRules starts a probe with the rules that stay.
 func setupRules(t *testing.T) (string, *Rules, *testkit.Cgroup, *probe.Probe) {
 	t.Helper()
-	testkit.RequireBPF(t)
 	dir := t.TempDir()
-	host := probe.Inspect("/proc", "/sys", "/")
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	mkdir(t, filepath.Join(dir, "folder"))
 	for _, name := range []string{"secret", "plain", "key-1.pem", "folder/entry"} {

@@ -68,8 +68,7 @@ func failModules(args ...string) (string, error) {
 
 func start(t *testing.T) (*probe.Probe, *testkit.Cgroup) {
 	t.Helper()
-	testkit.RequireBPF(t)
-	host := probe.Inspect("/proc", "/sys", "/")
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	shared := probe.NewShared()
 	t.Cleanup(func() { _ = shared.Close() })

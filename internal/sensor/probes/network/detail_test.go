@@ -19,6 +19,7 @@ import (
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/sensor/event"
 	"security-exporter/internal/sensor/probe"
+	"security-exporter/internal/testkit"
 )
 
 // events reads what the ring holds, as it is and decoded.
@@ -206,7 +207,7 @@ func testDetail(t *testing.T, version ipVersion) {
 // cannot tell for those.
 func TestPrograms(t *testing.T) {
 	newSpace(t)
-	host := probe.Inspect("/proc", "/sys", "/")
+	host := testkit.Inspect(t)
 	if !host.HasHelper("check_mtu") {
 		t.Skip("needs Linux 5.12: before, only the loader makes the programs fit")
 	}

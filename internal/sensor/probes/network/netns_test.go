@@ -215,7 +215,7 @@ func start(t testing.TB, settings probe.Settings) *probe.Probe {
 
 func startSpec(t testing.TB, spec *probe.Spec, settings probe.Settings) *probe.Probe {
 	t.Helper()
-	host := probe.Inspect("/proc", "/sys", "/")
+	host := testkit.Inspect(t)
 	p := testkit.StartProbe(t, host, spec, settings)
 	exact := len(spec.Parts[1].Rungs) == len(udpRungs()) && host.TracepointParams("sock_send_length") > 0
 	if exact && p.Runs("on_connect4") {

@@ -119,7 +119,7 @@ var compatCases = []struct {
 
 func TestCompat(t *testing.T) {
 	testkit.Require32Bit(t)
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, _ := startBoth(t, host, New(), cgroup.Only())
 	if err := p.AttachCompat(); err != nil {
@@ -154,7 +154,7 @@ func TestCompat(t *testing.T) {
 // Once for each program: a user namespace made by unshare(CLONE_NEWUSER).
 func TestCompatUserNamespace(t *testing.T) {
 	testkit.Require32Bit(t)
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, _ := startBoth(t, host, New(), cgroup.Only())
 	if err := p.AttachCompat(); err != nil {
@@ -172,7 +172,7 @@ func TestCompatUserNamespace(t *testing.T) {
 // hooks, and then executes another program or ends.
 func TestUnseenGain(t *testing.T) {
 	testkit.Require32Bit(t)
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, _ := startBoth(t, host, New(), cgroup.Only())
 	if !p.Runs("on_exit_setuid") {
@@ -190,7 +190,7 @@ func TestUnseenGain(t *testing.T) {
 // A thread has what the one has that made it: two threads drop root, each
 // makes a third and a fourth, and all four take it back.
 func TestInheritedByThreads(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, _ := startBoth(t, host, New(), cgroup.Only())
 	thread := machineCall{number: 56, args: [3]int32{0x10f00}} // CLONE_THREAD, VM, FS, FILES, SIGHAND

@@ -65,7 +65,7 @@ func effective(t *testing.T) uint64 {
 
 // A gain says what there was before and after, and which program gave it.
 func TestGainEvents(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, _ := startBoth(t, host, New(), testkit.WithEvents(cgroup.Only()))
 	folder := makePrograms(t, false)

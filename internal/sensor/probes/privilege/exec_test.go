@@ -144,7 +144,7 @@ var execCases = []struct {
 }
 
 func TestExec(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	folders := map[bool]string{false: makePrograms(t, false), true: makePrograms(t, true)}
 	for rung, n := range []int64{rounds, 20, 20, 20, 20} {
@@ -230,7 +230,7 @@ func idmapped(t *testing.T, folder string) string {
 
 // In an idmapped mount the owner is not the one on disk.
 func TestExecIdmapped(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	folder := idmapped(t, makePrograms(t, false))
 	p, _ := startBoth(t, host, New(), cgroup.Only())

@@ -14,7 +14,7 @@ import (
 
 // What hooks see is never counted as other, whatever threads do.
 func TestNothingOther(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, _ := startBoth(t, host, New(), cgroup.Only())
 	for _, c := range callCases {
@@ -62,7 +62,7 @@ func lower(t *testing.T, table *probe.Probe, pid int) {
 // A process that is root although it was last seen as an ordinary user is
 // counted when it ends, once.
 func TestOther(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, table := startBoth(t, host, New(), cgroup.Only())
 	watch := newWatch(t, p)

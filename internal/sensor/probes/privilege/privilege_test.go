@@ -35,12 +35,6 @@ func startBoth(t *testing.T, host *probe.Host, spec *probe.Spec, settings probe.
 	return p, table
 }
 
-func inspect(t *testing.T) *probe.Host {
-	t.Helper()
-	testkit.RequireBPF(t)
-	return probe.Inspect("/proc", "/sys", "/")
-}
-
 // counts are expected changes: calls by "type result", gains by "via".
 type counts map[string]int64
 
@@ -144,7 +138,7 @@ var callCases = []struct {
 }
 
 func TestCalls(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, _ := startBoth(t, host, New(), cgroup.Only())
 	for _, threads := range []int{1, 4} {
@@ -181,7 +175,7 @@ func checkCalls(t *testing.T, cgroup *testkit.Cgroup, p *probe.Probe, once, each
 // A full table of threads costs the calls nothing; what was last seen of the
 // group is compared with instead, which had root all the time.
 func TestThreadTableFull(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	settings := cgroup.Only()
 	settings.MaxEntries = map[string]uint32{"threads": 1}
@@ -202,7 +196,7 @@ func TestThreadTableFull(t *testing.T) {
 }
 
 func TestUserNamespaces(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p, _ := startBoth(t, host, New(), cgroup.Only())
 	for name, want := range map[string]counts{

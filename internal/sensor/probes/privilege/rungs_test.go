@@ -42,7 +42,7 @@ func skipRefused(t *testing.T, p *probe.Probe, name string) {
 // not be missing without a reason: some kernel functions refuse programs, some
 // have no trampolines, some no kprobes.
 func TestCallRungs(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	for rung, r := range callRungs() {
 		t.Run(strconv.Itoa(rung)+" "+r.Hook, func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestCallRungs(t *testing.T) {
 
 // Children in user namespaces, and the last look, by each kind of tracepoint.
 func TestOtherRungs(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	for rung := range 3 {
 		t.Run(strconv.Itoa(rung), func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestOtherRungs(t *testing.T) {
 
 // Each call and each gain is one event, with what was counted in it.
 func TestEvents(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	settings := cgroup.Only()
 	settings.Constants["stream"] = true

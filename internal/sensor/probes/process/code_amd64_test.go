@@ -129,7 +129,7 @@ func threadExec(path string) []byte {
 }
 
 func TestImages(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	for rung, r := range rungs() {
 		if r.Requires != nil && r.Requires(host) != nil {
@@ -197,7 +197,7 @@ func holdHeadless(t *testing.T, w *testkit.Process) {
 
 // A group without its leader is active, also if it is older than the probe.
 func TestOlderWithoutLeader(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	w := startIn(t, cgroup, userPlace)
 	holdHeadless(t, w)
@@ -215,7 +215,7 @@ func TestOlderWithoutLeader(t *testing.T) {
 
 // 200,000 processes, several times the number of ids, leave nothing behind.
 func TestShortLived(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
 	execute, fork := int64(40*rounds), int64(360*rounds)

@@ -15,7 +15,7 @@ var id = strings.Repeat("0123456789abcdef", 4)
 // A cgroup is known as a container's by its name. What stands behind the name
 // here, a hyphen and digits, is the test's own.
 func TestContainerCgroups(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	for _, c := range []struct {
 		cgroup string
 		class  string

@@ -58,7 +58,7 @@ func loginUID(t testing.TB) uint32 {
 
 func startWithEvents(t *testing.T, constants map[string]any) (*probe.Probe, *testkit.Cgroup) {
 	t.Helper()
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	settings := testkit.WithEvents(cgroup.Only())
 	for name, value := range constants {
@@ -337,7 +337,7 @@ func TestSampled(t *testing.T) {
 // that controller.
 func legacyHost(t *testing.T) *probe.Host {
 	t.Helper()
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	if host.Legacy.Root != "" || !testkit.InMachine() {
 		return host
 	}

@@ -36,7 +36,7 @@ func entries(t testing.TB, p *probe.Probe) map[uint32]abi.Process {
 // 8 threads fork and execute on all CPUs at once. The recursion guard is
 // looked at when the probe is closed.
 func TestHammer(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
 	w := startIn(t, cgroup, userPlace)
@@ -53,7 +53,7 @@ func TestHammer(t *testing.T) {
 // A full table: execs and exits are exact, and what did not fit is counted,
 // once at the fork and once at the exec.
 func TestTableFull(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	settings := cgroup.Only()
 	const room, n = 64, 200
@@ -82,7 +82,7 @@ func TestTableFull(t *testing.T) {
 
 // Processes older than the probe are active at once, and their exits counted.
 func TestOlderProcesses(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	w := startIn(t, cgroup, userPlace)
 	for _, args := range [][]string{
@@ -119,7 +119,7 @@ func TestOlderProcesses(t *testing.T) {
 
 // Kernel threads are system, and the whole host is counted without drift.
 func TestWholeHost(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	p := testkit.StartProbe(t, host, New(), probe.Settings{})
 	known := entries(t, p)
 	threads := 0
@@ -190,7 +190,7 @@ func withRung(rung int) *probe.Spec {
 // Each rung that this kernel takes counts the same as the first, which the
 // other tests use.
 func TestRungs(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	for rung, r := range rungs() {
 		if r.Requires != nil {
@@ -221,7 +221,7 @@ func TestRungs(t *testing.T) {
 
 // One of the two rungs by BTF is this kernel's, and only one.
 func TestExitArguments(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	fit := 0
 	for _, r := range rungs()[:2] {
 		if r.Requires(host) == nil {

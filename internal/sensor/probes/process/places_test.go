@@ -184,7 +184,7 @@ var scripts = []target{
 
 // Files that the exec closes stand before the script on the way to it.
 func TestScriptBehindClosedFiles(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
 	w := startIn(t, cgroup, userPlace)

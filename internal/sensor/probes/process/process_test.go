@@ -59,12 +59,6 @@ func (w watch) expect(t testing.TB, exec, exit, live perClass) {
 	w.Expect(t, map[string]map[int]int64{execs: exec.byIndex(t), exits: exit.byIndex(t), active: live.byIndex(t)})
 }
 
-func inspect(t testing.TB) *probe.Host {
-	t.Helper()
-	testkit.RequireBPF(t)
-	return probe.Inspect("/proc", "/sys", "/")
-}
-
 // startIn starts a worker from a copy of the test binary in a place, which
 // gives it its class.
 func startIn(t testing.TB, cgroup *testkit.Cgroup, place string) *testkit.Process {
@@ -175,7 +169,7 @@ var basic = []target{
 }
 
 func TestClasses(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
 	w := startIn(t, cgroup, userPlace)
@@ -188,7 +182,7 @@ func TestClasses(t *testing.T) {
 
 // What the worker holds is active in its class as long as it lives.
 func TestActive(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
 	w := startIn(t, cgroup, userPlace)
@@ -218,7 +212,7 @@ func TestActive(t *testing.T) {
 // A child without an exec has its parent's class, and so has one whose exec
 // failed.
 func TestForks(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
 	for place, class := range map[string]string{systemPlace: "system", userPlace: "user", tempPlace: "suspicious"} {
@@ -250,7 +244,7 @@ func TestForks(t *testing.T) {
 }
 
 func TestFailedExecs(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
 	w := startIn(t, cgroup, userPlace)
@@ -298,7 +292,7 @@ func TestFailedExecs(t *testing.T) {
 
 // One process executes 500 programs one after another, of three classes.
 func TestExecAgain(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
 	w := startIn(t, cgroup, userPlace)
@@ -321,7 +315,7 @@ func TestExecAgain(t *testing.T) {
 // The worker executes itself from a thread that is not the leader: the thread
 // takes the leader's id, and all others end without being counted.
 func TestExecFromThread(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
 	w := startIn(t, cgroup, userPlace)
@@ -335,7 +329,7 @@ func TestExecFromThread(t *testing.T) {
 }
 
 func TestTwoCPUs(t *testing.T) {
-	host := inspect(t)
+	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
 	w := startIn(t, cgroup, userPlace)
