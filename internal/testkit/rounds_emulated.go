@@ -5,6 +5,6 @@
 package testkit
 
 // Rounds is how often the tests make each thing happen. An emulated machine is
-// some ten times as slow, and what it shows, a rung that misses something on
+// some twenty times as slow, and what it shows, a rung that misses something on
 // that kernel, shows early. A multiple of what tests divide it by.
-const Rounds = 60
+const Rounds = 20
