@@ -5,6 +5,6 @@
 package testkit
 
 // Rounds is how often the tests make each thing happen. An emulated machine is
-// some twenty times as slow, and what it shows, a rung that misses something on
+// some ten times as slow, and what it shows, a rung that misses something on
 // that kernel, shows early. A multiple of what tests divide it by.
-const Rounds = 20
+const Rounds = 40
