@@ -76,8 +76,7 @@ func (h *heldUp) take(e *event.Event, who *identity.Identity) {
 // processes that have ended when the event is read, also when the cgroup has
 // gone by then.
 func TestLegacyContainer(t *testing.T) {
-	testkit.RequireBPF(t)
-	host := probe.Inspect("/proc", "/sys", "/")
+	host := testkit.Inspect(t)
 	id := strings.Repeat("0", 60) + "f00d"
 	file := filepath.Join(t.TempDir(), "watched")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
