@@ -88,7 +88,7 @@ func (r *Reader) Run(handle func(*Event), refuse func(error)) {
 	var record ringbuf.Record
 	var event Event
 	wait := pollInterval
-	var busy bool // something came since the last pause
+	var busy, rested bool // something came since the last pause; that one was not cut short
 	for {
 		err := r.ring.ReadInto(&record)
 		switch {
@@ -101,13 +101,14 @@ func (r *Reader) Run(handle func(*Event), refuse func(error)) {
 			}
 			continue
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if busy {
+			switch {
+			case busy:
 				wait = pollInterval
-			} else {
+			case rested:
 				wait = r.rest(wait)
 			}
 			busy = false
-			r.pause(wait)
+			rested = r.pause(wait)
 			continue
 		case errors.Is(err, ringbuf.ErrClosed):
 			return
@@ -147,14 +148,15 @@ func (r *Reader) element() uint32 {
 	return uint32(abi.ReaderFrequent)
 }
 
-// pause waits as long as given, or until a program wakes the reader or CatchUp
-// or Close do. In Go's poller: a thread that waits in epoll_wait(2) of its own
-// has the runtime wake others to take its place, each time; on a machine whose
-// CPUs share a core, the host notices.
-func (r *Reader) pause(within time.Duration) {
-	_ = r.ready.SetReadDeadline(time.Now().Add(within)) // fails when closed
+// pause waits as long as given, then it returns true, or until a program wakes
+// the reader or CatchUp or Close do. In Go's poller: a thread that waits in
+// epoll_wait(2) of its own has the runtime wake others to take its place, each
+// time; on a machine whose CPUs share a core, the host notices.
+func (r *Reader) pause(within time.Duration) bool {
+	until := time.Now().Add(within)
+	_ = r.ready.SetReadDeadline(until) // fails when closed
 	if r.asked.Load() {
-		return
+		return false
 	}
 	looked := false
 	_ = r.readiness.Read(func(uintptr) bool {
@@ -165,6 +167,7 @@ func (r *Reader) pause(within time.Duration) {
 		// What woke it before this call is forgotten by now.
 		return within > pollInterval && r.isAwake()
 	})
+	return !time.Now().Before(until)
 }
 
 // isAwake: an event has come since the reader said that it sleeps.
