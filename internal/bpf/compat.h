@@ -145,6 +145,12 @@ extern void *bpf_rdonly_cast(const void *address, __u32 btf_id) __ksym;
 	((btf) ? (type *)bpf_rdonly_cast((void *)(address), bpf_core_type_id_kernel(type)) : (type *)(address))
 
 /* Number of the system call that the task is in, as its own entry counts. */
+/* Of the call that the current thread is in. 5.15 */
+static __always_inline struct pt_regs *saved_registers(void)
+{
+	return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+}
+
 static __always_inline int syscall_number(struct pt_regs *regs)
 {
 #if defined(__TARGET_ARCH_x86)

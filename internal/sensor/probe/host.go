@@ -103,6 +103,9 @@ func hasTracepoint(name string) bool {
 	return false
 }
 
+// HasKprobes says whether the kernel can make kprobes.
+func (h *Host) HasKprobes() bool { return h.kprobes }
+
 // HasGuard: since 6.1 the kernel keeps each tracing program from running while
 // it already runs on the same CPU.
 func (h *Host) HasGuard() bool {

@@ -3,6 +3,7 @@
 package probe
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -10,6 +11,28 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// Preempts says whether the kernel preempts programs other than those of kprobes
+// and classic tracepoints, which then miss what other threads do meanwhile.
+func (h *Host) Preempts() bool { return h.preempts }
+
+// CompatRungs see the end of each system call, for those through the 32-bit
+// entry: by a BTF tracepoint, on kernels that preempt programs by a classic one.
+// The BTF one does not run for other threads while it is held up, and although
+// nearly all it misses are calls that it would pass over, nobody can tell.
+func CompatRungs() []Rung {
+	return []Rung{
+		{Hook: "tracepoint/raw_syscalls/sys_exit", Programs: []string{"on_classic_compat_sys_exit"}, Requires: mustPreempt},
+		{Hook: "tp_btf/sys_exit", Programs: []string{"on_compat_sys_exit"}},
+	}
+}
+
+func mustPreempt(h *Host) error {
+	if !h.preempts {
+		return fmt.Errorf("%w: this kernel does not preempt programs", ErrHookMissing)
+	}
+	return nil
+}
 
 // preempts says whether threads may be preempted inside the kernel, and so
 // inside a trampoline's program, which then does not run for other threads of

@@ -61,7 +61,7 @@ func setupWith(t *testing.T, dir string, attributes *syscall.SysProcAttr) (*prob
 	t.Helper()
 	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
-	for _, name := range []string{"secret", "writes", "plain", "secretfoo", "key-1.pem", "target"} {
+	for _, name := range []string{"secret", "writes", "plain", "partner", "secretfoo", "key-1.pem", "target"} {
 		write(t, filepath.Join(dir, name))
 	}
 	mkdir(t, filepath.Join(dir, "folder"))
@@ -402,7 +402,7 @@ func TestChanges(t *testing.T) {
 		{"rename between two watched names", nil,
 			[]step{do("rename", "secret", "later"), do("rename", "later", "secret")}, map[int]int64{criticalWrite: 4 * rounds}},
 		{"exchange with an unwatched file", nil,
-			[]step{do("exchange", "secret", "plain")}, map[int]int64{criticalWrite: rounds}},
+			[]step{do("exchange", "secret", "partner")}, map[int]int64{criticalWrite: rounds}},
 		{"failed rename", nil, []step{do("rename-fails", "secret", "absent/x")}, nil},
 		{"rename of what is not watched", nil,
 			[]step{do("rename", "plain", "plain2"), do("rename", "plain2", "plain")}, nil},
@@ -434,6 +434,21 @@ func TestChanges(t *testing.T) {
 			watch.Expect(t, map[string]map[int]int64{"file_access_total": c.want})
 		})
 	}
+	t.Run("what was exchanged is forgotten", func(t *testing.T) {
+		touch := func() int64 {
+			before := testkit.Sum(t, p, "file_access_total")[criticalWrite]
+			w.Do("repeat", "1", "chmod", in("partner"))
+			return testkit.Sum(t, p, "file_access_total")[criticalWrite] - before
+		}
+		for deadline := time.Now().Add(10 * time.Second); touch() != 0; time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("still watched")
+			}
+		}
+		watch := testkit.NewWatch(t, p, "file_access_total")
+		w.Do("repeat", strconv.Itoa(rounds), "chmod", in("partner"))
+		watch.Expect(t, map[string]map[int]int64{"file_access_total": nil})
+	})
 	t.Run("one open, many writes", func(t *testing.T) {
 		watch := testkit.NewWatch(t, p, "file_access_total")
 		w.Do("repeat", "20", "append", in("secret"))

@@ -30,6 +30,7 @@ const (
 	bpfMapProcesses                 = "processes"
 	bpfMapSeriousEvents             = "serious_events"
 	bpfMapSleepingReaders           = "sleeping_readers"
+	bpfProgOnClassicCompatSysExit   = "on_classic_compat_sys_exit"
 	bpfProgOnClassicIoUringCreate   = "on_classic_io_uring_create"
 	bpfProgOnCompatSysExit          = "on_compat_sys_exit"
 	bpfProgOnExitDeleteModule       = "on_exit_delete_module"
@@ -92,6 +93,7 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
+	OnClassicCompatSysExit *ebpf.ProgramSpec `ebpf:"on_classic_compat_sys_exit"`
 	OnClassicIoUringCreate *ebpf.ProgramSpec `ebpf:"on_classic_io_uring_create"`
 	OnCompatSysExit        *ebpf.ProgramSpec `ebpf:"on_compat_sys_exit"`
 	OnExitDeleteModule     *ebpf.ProgramSpec `ebpf:"on_exit_delete_module"`
@@ -212,6 +214,7 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
+	OnClassicCompatSysExit *ebpf.Program `ebpf:"on_classic_compat_sys_exit"`
 	OnClassicIoUringCreate *ebpf.Program `ebpf:"on_classic_io_uring_create"`
 	OnCompatSysExit        *ebpf.Program `ebpf:"on_compat_sys_exit"`
 	OnExitDeleteModule     *ebpf.Program `ebpf:"on_exit_delete_module"`
@@ -225,6 +228,7 @@ type bpfPrograms struct {
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.OnClassicCompatSysExit,
 		p.OnClassicIoUringCreate,
 		p.OnCompatSysExit,
 		p.OnExitDeleteModule,

@@ -134,9 +134,7 @@ int BPF_PROG(on_module_free, struct module *module)
 	return name_module(module->name);
 }
 
-/* tp_btf/sys_exit, 5.5: the same calls of 32-bit programs, once there is one. */
-SEC("tp_btf/sys_exit")
-int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
+static __always_inline int left_compat_call(struct pt_regs *regs, long ret)
 {
 	if (!is_compat_call(regs))
 		return 0;
@@ -149,6 +147,20 @@ int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
 		return leave(MODULE_UNLOAD, ret);
 	}
 	return 0;
+}
+
+/* tp_btf/sys_exit, 5.5: the same calls of 32-bit programs, once there is one. */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
+{
+	return left_compat_call(regs, ret);
+}
+
+/* The same with preemption off, for kernels that preempt the one above. 7.0 */
+SEC("tracepoint/raw_syscalls/sys_exit")
+int on_classic_compat_sys_exit(struct trace_event_raw_sys_exit *exited)
+{
+	return left_compat_call(saved_registers(), exited->ret);
 }
 
 /*

@@ -39,9 +39,7 @@ func New() *probe.Spec {
 				{Hook: "tracepoint/io_uring/io_uring_create", Programs: []string{"on_classic_io_uring_create"}},
 			}},
 		},
-		Compat: &probe.Part{Name: "calls of 32-bit programs", Applies: modulesApply, Rungs: []probe.Rung{
-			{Hook: "tp_btf/sys_exit", Programs: []string{"on_compat_sys_exit"}},
-		}},
+		Compat: &probe.Part{Name: "calls of 32-bit programs", Applies: modulesApply, Rungs: probe.CompatRungs()},
 	}
 }
 

@@ -93,7 +93,7 @@ func TestStatus(t *testing.T) {
 	if err := p.AttachCompat(); err != nil {
 		t.Error(err)
 	}
-	if got := p.Runs("on_compat_sys_exit"); got != hasModules() {
+	if got := p.Runs("on_compat_sys_exit") || p.Runs("on_classic_compat_sys_exit"); got != hasModules() {
 		t.Errorf("program for 32-bit calls attached: %v", got)
 	}
 }

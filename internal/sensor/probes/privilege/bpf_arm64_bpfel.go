@@ -16,79 +16,85 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapArguments                   = "arguments"
-	bpfMapEventBudget                 = "event_budget"
-	bpfMapEvents                      = "events"
-	bpfMapEventsLostTotal             = "events_lost_total"
-	bpfMapEventsSampledTotal          = "events_sampled_total"
-	bpfMapEventsSeriousTotal          = "events_serious_total"
-	bpfMapEventsTotal                 = "events_total"
-	bpfMapMapEvictions                = "map_evictions"
-	bpfMapPrivilegeEscalationTotal    = "privilege_escalation_total"
-	bpfMapPrivilegeGainedTotal        = "privilege_gained_total"
-	bpfMapProcesses                   = "processes"
-	bpfMapSeriousEvents               = "serious_events"
-	bpfMapSleepingReaders             = "sleeping_readers"
-	bpfMapThreads                     = "threads"
-	bpfProgOnClassicSchedProcessExec  = "on_classic_sched_process_exec"
-	bpfProgOnClassicSchedProcessExit  = "on_classic_sched_process_exit"
-	bpfProgOnClassicTaskNewtask       = "on_classic_task_newtask"
-	bpfProgOnCompatSysExit            = "on_compat_sys_exit"
-	bpfProgOnEnterSetfsgid            = "on_enter_setfsgid"
-	bpfProgOnEnterSetfsuid            = "on_enter_setfsuid"
-	bpfProgOnEnterUnshare             = "on_enter_unshare"
-	bpfProgOnExitCapset               = "on_exit_capset"
-	bpfProgOnExitSetfsgid             = "on_exit_setfsgid"
-	bpfProgOnExitSetfsuid             = "on_exit_setfsuid"
-	bpfProgOnExitSetgid               = "on_exit_setgid"
-	bpfProgOnExitSetgroups            = "on_exit_setgroups"
-	bpfProgOnExitSetregid             = "on_exit_setregid"
-	bpfProgOnExitSetresgid            = "on_exit_setresgid"
-	bpfProgOnExitSetresuid            = "on_exit_setresuid"
-	bpfProgOnExitSetreuid             = "on_exit_setreuid"
-	bpfProgOnExitSetuid               = "on_exit_setuid"
-	bpfProgOnExitUnshare              = "on_exit_unshare"
-	bpfProgOnFexitSetfsgid            = "on_fexit_setfsgid"
-	bpfProgOnFexitSetfsuid            = "on_fexit_setfsuid"
-	bpfProgOnFexitSetgid              = "on_fexit_setgid"
-	bpfProgOnFexitSetregid            = "on_fexit_setregid"
-	bpfProgOnFexitSetresgid           = "on_fexit_setresgid"
-	bpfProgOnFexitSetresuid           = "on_fexit_setresuid"
-	bpfProgOnFexitSetreuid            = "on_fexit_setreuid"
-	bpfProgOnFexitSetuid              = "on_fexit_setuid"
-	bpfProgOnFexitUnshare             = "on_fexit_unshare"
-	bpfProgOnKprobeSetfsgid           = "on_kprobe_setfsgid"
-	bpfProgOnKprobeSetfsuid           = "on_kprobe_setfsuid"
-	bpfProgOnKprobeUnshare            = "on_kprobe_unshare"
-	bpfProgOnKretprobeSetfsgid        = "on_kretprobe_setfsgid"
-	bpfProgOnKretprobeSetfsuid        = "on_kretprobe_setfsuid"
-	bpfProgOnKretprobeSetgid          = "on_kretprobe_setgid"
-	bpfProgOnKretprobeSetregid        = "on_kretprobe_setregid"
-	bpfProgOnKretprobeSetresgid       = "on_kretprobe_setresgid"
-	bpfProgOnKretprobeSetresuid       = "on_kretprobe_setresuid"
-	bpfProgOnKretprobeSetreuid        = "on_kretprobe_setreuid"
-	bpfProgOnKretprobeSetuid          = "on_kretprobe_setuid"
-	bpfProgOnKretprobeUnshare         = "on_kretprobe_unshare"
-	bpfProgOnRawSchedPrepareExec      = "on_raw_sched_prepare_exec"
-	bpfProgOnRawSchedProcessExec      = "on_raw_sched_process_exec"
-	bpfProgOnRawSchedProcessExecAfter = "on_raw_sched_process_exec_after"
-	bpfProgOnRawSchedProcessExit      = "on_raw_sched_process_exit"
-	bpfProgOnRawSchedProcessFork      = "on_raw_sched_process_fork"
-	bpfProgOnSchedPrepareExec         = "on_sched_prepare_exec"
-	bpfProgOnSchedProcessExec         = "on_sched_process_exec"
-	bpfProgOnSchedProcessExecAfter    = "on_sched_process_exec_after"
-	bpfProgOnSchedProcessExit         = "on_sched_process_exit"
-	bpfProgOnSchedProcessFork         = "on_sched_process_fork"
-	bpfVarBudgetPerWindow             = "budget_per_window"
-	bpfVarDetailed                    = "detailed"
-	bpfVarLegacyController            = "legacy_controller"
-	bpfVarOnlyCgroup                  = "only_cgroup"
-	bpfVarOnlyNetns                   = "only_netns"
-	bpfVarOnlyNetnsCookie             = "only_netns_cookie"
-	bpfVarRings                       = "rings"
-	bpfVarSampleRate                  = "sample_rate"
-	bpfVarSetIdSeenInKernel           = "set_id_seen_in_kernel"
-	bpfVarStream                      = "stream"
+	bpfMapArguments                            = "arguments"
+	bpfMapEventBudget                          = "event_budget"
+	bpfMapEvents                               = "events"
+	bpfMapEventsLostTotal                      = "events_lost_total"
+	bpfMapEventsSampledTotal                   = "events_sampled_total"
+	bpfMapEventsSeriousTotal                   = "events_serious_total"
+	bpfMapEventsTotal                          = "events_total"
+	bpfMapExecuting                            = "executing"
+	bpfMapMapEvictions                         = "map_evictions"
+	bpfMapPrivilegeEscalationTotal             = "privilege_escalation_total"
+	bpfMapPrivilegeGainedTotal                 = "privilege_gained_total"
+	bpfMapProcesses                            = "processes"
+	bpfMapSeriousEvents                        = "serious_events"
+	bpfMapSleepingReaders                      = "sleeping_readers"
+	bpfMapThreads                              = "threads"
+	bpfProgOnClassicCompatSysExit              = "on_classic_compat_sys_exit"
+	bpfProgOnClassicSchedProcessExec           = "on_classic_sched_process_exec"
+	bpfProgOnClassicSchedProcessExit           = "on_classic_sched_process_exit"
+	bpfProgOnClassicTaskNewtask                = "on_classic_task_newtask"
+	bpfProgOnCompatSysExit                     = "on_compat_sys_exit"
+	bpfProgOnEnterSetfsgid                     = "on_enter_setfsgid"
+	bpfProgOnEnterSetfsuid                     = "on_enter_setfsuid"
+	bpfProgOnEnterUnshare                      = "on_enter_unshare"
+	bpfProgOnExitCapset                        = "on_exit_capset"
+	bpfProgOnExitSetfsgid                      = "on_exit_setfsgid"
+	bpfProgOnExitSetfsuid                      = "on_exit_setfsuid"
+	bpfProgOnExitSetgid                        = "on_exit_setgid"
+	bpfProgOnExitSetgroups                     = "on_exit_setgroups"
+	bpfProgOnExitSetregid                      = "on_exit_setregid"
+	bpfProgOnExitSetresgid                     = "on_exit_setresgid"
+	bpfProgOnExitSetresuid                     = "on_exit_setresuid"
+	bpfProgOnExitSetreuid                      = "on_exit_setreuid"
+	bpfProgOnExitSetuid                        = "on_exit_setuid"
+	bpfProgOnExitUnshare                       = "on_exit_unshare"
+	bpfProgOnFexitSetfsgid                     = "on_fexit_setfsgid"
+	bpfProgOnFexitSetfsuid                     = "on_fexit_setfsuid"
+	bpfProgOnFexitSetgid                       = "on_fexit_setgid"
+	bpfProgOnFexitSetregid                     = "on_fexit_setregid"
+	bpfProgOnFexitSetresgid                    = "on_fexit_setresgid"
+	bpfProgOnFexitSetresuid                    = "on_fexit_setresuid"
+	bpfProgOnFexitSetreuid                     = "on_fexit_setreuid"
+	bpfProgOnFexitSetuid                       = "on_fexit_setuid"
+	bpfProgOnFexitUnshare                      = "on_fexit_unshare"
+	bpfProgOnKprobeExitSignals                 = "on_kprobe_exit_signals"
+	bpfProgOnKprobeSecurityBprmCommittingCreds = "on_kprobe_security_bprm_committing_creds"
+	bpfProgOnKprobeSecurityBprmCredsFromFile   = "on_kprobe_security_bprm_creds_from_file"
+	bpfProgOnKprobeSetfsgid                    = "on_kprobe_setfsgid"
+	bpfProgOnKprobeSetfsuid                    = "on_kprobe_setfsuid"
+	bpfProgOnKprobeUnshare                     = "on_kprobe_unshare"
+	bpfProgOnKprobeWakeUpNewTask               = "on_kprobe_wake_up_new_task"
+	bpfProgOnKretprobeSetfsgid                 = "on_kretprobe_setfsgid"
+	bpfProgOnKretprobeSetfsuid                 = "on_kretprobe_setfsuid"
+	bpfProgOnKretprobeSetgid                   = "on_kretprobe_setgid"
+	bpfProgOnKretprobeSetregid                 = "on_kretprobe_setregid"
+	bpfProgOnKretprobeSetresgid                = "on_kretprobe_setresgid"
+	bpfProgOnKretprobeSetresuid                = "on_kretprobe_setresuid"
+	bpfProgOnKretprobeSetreuid                 = "on_kretprobe_setreuid"
+	bpfProgOnKretprobeSetuid                   = "on_kretprobe_setuid"
+	bpfProgOnKretprobeUnshare                  = "on_kretprobe_unshare"
+	bpfProgOnRawSchedPrepareExec               = "on_raw_sched_prepare_exec"
+	bpfProgOnRawSchedProcessExec               = "on_raw_sched_process_exec"
+	bpfProgOnRawSchedProcessExecAfter          = "on_raw_sched_process_exec_after"
+	bpfProgOnRawSchedProcessExit               = "on_raw_sched_process_exit"
+	bpfProgOnRawSchedProcessFork               = "on_raw_sched_process_fork"
+	bpfProgOnSchedPrepareExec                  = "on_sched_prepare_exec"
+	bpfProgOnSchedProcessExec                  = "on_sched_process_exec"
+	bpfProgOnSchedProcessExecAfter             = "on_sched_process_exec_after"
+	bpfProgOnSchedProcessExit                  = "on_sched_process_exit"
+	bpfProgOnSchedProcessFork                  = "on_sched_process_fork"
+	bpfVarBudgetPerWindow                      = "budget_per_window"
+	bpfVarDetailed                             = "detailed"
+	bpfVarLegacyController                     = "legacy_controller"
+	bpfVarOnlyCgroup                           = "only_cgroup"
+	bpfVarOnlyNetns                            = "only_netns"
+	bpfVarOnlyNetnsCookie                      = "only_netns_cookie"
+	bpfVarRings                                = "rings"
+	bpfVarSampleRate                           = "sample_rate"
+	bpfVarSetIdSeenInKernel                    = "set_id_seen_in_kernel"
+	bpfVarStream                               = "stream"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -133,55 +139,60 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	OnClassicSchedProcessExec  *ebpf.ProgramSpec `ebpf:"on_classic_sched_process_exec"`
-	OnClassicSchedProcessExit  *ebpf.ProgramSpec `ebpf:"on_classic_sched_process_exit"`
-	OnClassicTaskNewtask       *ebpf.ProgramSpec `ebpf:"on_classic_task_newtask"`
-	OnCompatSysExit            *ebpf.ProgramSpec `ebpf:"on_compat_sys_exit"`
-	OnEnterSetfsgid            *ebpf.ProgramSpec `ebpf:"on_enter_setfsgid"`
-	OnEnterSetfsuid            *ebpf.ProgramSpec `ebpf:"on_enter_setfsuid"`
-	OnEnterUnshare             *ebpf.ProgramSpec `ebpf:"on_enter_unshare"`
-	OnExitCapset               *ebpf.ProgramSpec `ebpf:"on_exit_capset"`
-	OnExitSetfsgid             *ebpf.ProgramSpec `ebpf:"on_exit_setfsgid"`
-	OnExitSetfsuid             *ebpf.ProgramSpec `ebpf:"on_exit_setfsuid"`
-	OnExitSetgid               *ebpf.ProgramSpec `ebpf:"on_exit_setgid"`
-	OnExitSetgroups            *ebpf.ProgramSpec `ebpf:"on_exit_setgroups"`
-	OnExitSetregid             *ebpf.ProgramSpec `ebpf:"on_exit_setregid"`
-	OnExitSetresgid            *ebpf.ProgramSpec `ebpf:"on_exit_setresgid"`
-	OnExitSetresuid            *ebpf.ProgramSpec `ebpf:"on_exit_setresuid"`
-	OnExitSetreuid             *ebpf.ProgramSpec `ebpf:"on_exit_setreuid"`
-	OnExitSetuid               *ebpf.ProgramSpec `ebpf:"on_exit_setuid"`
-	OnExitUnshare              *ebpf.ProgramSpec `ebpf:"on_exit_unshare"`
-	OnFexitSetfsgid            *ebpf.ProgramSpec `ebpf:"on_fexit_setfsgid"`
-	OnFexitSetfsuid            *ebpf.ProgramSpec `ebpf:"on_fexit_setfsuid"`
-	OnFexitSetgid              *ebpf.ProgramSpec `ebpf:"on_fexit_setgid"`
-	OnFexitSetregid            *ebpf.ProgramSpec `ebpf:"on_fexit_setregid"`
-	OnFexitSetresgid           *ebpf.ProgramSpec `ebpf:"on_fexit_setresgid"`
-	OnFexitSetresuid           *ebpf.ProgramSpec `ebpf:"on_fexit_setresuid"`
-	OnFexitSetreuid            *ebpf.ProgramSpec `ebpf:"on_fexit_setreuid"`
-	OnFexitSetuid              *ebpf.ProgramSpec `ebpf:"on_fexit_setuid"`
-	OnFexitUnshare             *ebpf.ProgramSpec `ebpf:"on_fexit_unshare"`
-	OnKprobeSetfsgid           *ebpf.ProgramSpec `ebpf:"on_kprobe_setfsgid"`
-	OnKprobeSetfsuid           *ebpf.ProgramSpec `ebpf:"on_kprobe_setfsuid"`
-	OnKprobeUnshare            *ebpf.ProgramSpec `ebpf:"on_kprobe_unshare"`
-	OnKretprobeSetfsgid        *ebpf.ProgramSpec `ebpf:"on_kretprobe_setfsgid"`
-	OnKretprobeSetfsuid        *ebpf.ProgramSpec `ebpf:"on_kretprobe_setfsuid"`
-	OnKretprobeSetgid          *ebpf.ProgramSpec `ebpf:"on_kretprobe_setgid"`
-	OnKretprobeSetregid        *ebpf.ProgramSpec `ebpf:"on_kretprobe_setregid"`
-	OnKretprobeSetresgid       *ebpf.ProgramSpec `ebpf:"on_kretprobe_setresgid"`
-	OnKretprobeSetresuid       *ebpf.ProgramSpec `ebpf:"on_kretprobe_setresuid"`
-	OnKretprobeSetreuid        *ebpf.ProgramSpec `ebpf:"on_kretprobe_setreuid"`
-	OnKretprobeSetuid          *ebpf.ProgramSpec `ebpf:"on_kretprobe_setuid"`
-	OnKretprobeUnshare         *ebpf.ProgramSpec `ebpf:"on_kretprobe_unshare"`
-	OnRawSchedPrepareExec      *ebpf.ProgramSpec `ebpf:"on_raw_sched_prepare_exec"`
-	OnRawSchedProcessExec      *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_exec"`
-	OnRawSchedProcessExecAfter *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_exec_after"`
-	OnRawSchedProcessExit      *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_exit"`
-	OnRawSchedProcessFork      *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_fork"`
-	OnSchedPrepareExec         *ebpf.ProgramSpec `ebpf:"on_sched_prepare_exec"`
-	OnSchedProcessExec         *ebpf.ProgramSpec `ebpf:"on_sched_process_exec"`
-	OnSchedProcessExecAfter    *ebpf.ProgramSpec `ebpf:"on_sched_process_exec_after"`
-	OnSchedProcessExit         *ebpf.ProgramSpec `ebpf:"on_sched_process_exit"`
-	OnSchedProcessFork         *ebpf.ProgramSpec `ebpf:"on_sched_process_fork"`
+	OnClassicCompatSysExit              *ebpf.ProgramSpec `ebpf:"on_classic_compat_sys_exit"`
+	OnClassicSchedProcessExec           *ebpf.ProgramSpec `ebpf:"on_classic_sched_process_exec"`
+	OnClassicSchedProcessExit           *ebpf.ProgramSpec `ebpf:"on_classic_sched_process_exit"`
+	OnClassicTaskNewtask                *ebpf.ProgramSpec `ebpf:"on_classic_task_newtask"`
+	OnCompatSysExit                     *ebpf.ProgramSpec `ebpf:"on_compat_sys_exit"`
+	OnEnterSetfsgid                     *ebpf.ProgramSpec `ebpf:"on_enter_setfsgid"`
+	OnEnterSetfsuid                     *ebpf.ProgramSpec `ebpf:"on_enter_setfsuid"`
+	OnEnterUnshare                      *ebpf.ProgramSpec `ebpf:"on_enter_unshare"`
+	OnExitCapset                        *ebpf.ProgramSpec `ebpf:"on_exit_capset"`
+	OnExitSetfsgid                      *ebpf.ProgramSpec `ebpf:"on_exit_setfsgid"`
+	OnExitSetfsuid                      *ebpf.ProgramSpec `ebpf:"on_exit_setfsuid"`
+	OnExitSetgid                        *ebpf.ProgramSpec `ebpf:"on_exit_setgid"`
+	OnExitSetgroups                     *ebpf.ProgramSpec `ebpf:"on_exit_setgroups"`
+	OnExitSetregid                      *ebpf.ProgramSpec `ebpf:"on_exit_setregid"`
+	OnExitSetresgid                     *ebpf.ProgramSpec `ebpf:"on_exit_setresgid"`
+	OnExitSetresuid                     *ebpf.ProgramSpec `ebpf:"on_exit_setresuid"`
+	OnExitSetreuid                      *ebpf.ProgramSpec `ebpf:"on_exit_setreuid"`
+	OnExitSetuid                        *ebpf.ProgramSpec `ebpf:"on_exit_setuid"`
+	OnExitUnshare                       *ebpf.ProgramSpec `ebpf:"on_exit_unshare"`
+	OnFexitSetfsgid                     *ebpf.ProgramSpec `ebpf:"on_fexit_setfsgid"`
+	OnFexitSetfsuid                     *ebpf.ProgramSpec `ebpf:"on_fexit_setfsuid"`
+	OnFexitSetgid                       *ebpf.ProgramSpec `ebpf:"on_fexit_setgid"`
+	OnFexitSetregid                     *ebpf.ProgramSpec `ebpf:"on_fexit_setregid"`
+	OnFexitSetresgid                    *ebpf.ProgramSpec `ebpf:"on_fexit_setresgid"`
+	OnFexitSetresuid                    *ebpf.ProgramSpec `ebpf:"on_fexit_setresuid"`
+	OnFexitSetreuid                     *ebpf.ProgramSpec `ebpf:"on_fexit_setreuid"`
+	OnFexitSetuid                       *ebpf.ProgramSpec `ebpf:"on_fexit_setuid"`
+	OnFexitUnshare                      *ebpf.ProgramSpec `ebpf:"on_fexit_unshare"`
+	OnKprobeExitSignals                 *ebpf.ProgramSpec `ebpf:"on_kprobe_exit_signals"`
+	OnKprobeSecurityBprmCommittingCreds *ebpf.ProgramSpec `ebpf:"on_kprobe_security_bprm_committing_creds"`
+	OnKprobeSecurityBprmCredsFromFile   *ebpf.ProgramSpec `ebpf:"on_kprobe_security_bprm_creds_from_file"`
+	OnKprobeSetfsgid                    *ebpf.ProgramSpec `ebpf:"on_kprobe_setfsgid"`
+	OnKprobeSetfsuid                    *ebpf.ProgramSpec `ebpf:"on_kprobe_setfsuid"`
+	OnKprobeUnshare                     *ebpf.ProgramSpec `ebpf:"on_kprobe_unshare"`
+	OnKprobeWakeUpNewTask               *ebpf.ProgramSpec `ebpf:"on_kprobe_wake_up_new_task"`
+	OnKretprobeSetfsgid                 *ebpf.ProgramSpec `ebpf:"on_kretprobe_setfsgid"`
+	OnKretprobeSetfsuid                 *ebpf.ProgramSpec `ebpf:"on_kretprobe_setfsuid"`
+	OnKretprobeSetgid                   *ebpf.ProgramSpec `ebpf:"on_kretprobe_setgid"`
+	OnKretprobeSetregid                 *ebpf.ProgramSpec `ebpf:"on_kretprobe_setregid"`
+	OnKretprobeSetresgid                *ebpf.ProgramSpec `ebpf:"on_kretprobe_setresgid"`
+	OnKretprobeSetresuid                *ebpf.ProgramSpec `ebpf:"on_kretprobe_setresuid"`
+	OnKretprobeSetreuid                 *ebpf.ProgramSpec `ebpf:"on_kretprobe_setreuid"`
+	OnKretprobeSetuid                   *ebpf.ProgramSpec `ebpf:"on_kretprobe_setuid"`
+	OnKretprobeUnshare                  *ebpf.ProgramSpec `ebpf:"on_kretprobe_unshare"`
+	OnRawSchedPrepareExec               *ebpf.ProgramSpec `ebpf:"on_raw_sched_prepare_exec"`
+	OnRawSchedProcessExec               *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_exec"`
+	OnRawSchedProcessExecAfter          *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_exec_after"`
+	OnRawSchedProcessExit               *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_exit"`
+	OnRawSchedProcessFork               *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_fork"`
+	OnSchedPrepareExec                  *ebpf.ProgramSpec `ebpf:"on_sched_prepare_exec"`
+	OnSchedProcessExec                  *ebpf.ProgramSpec `ebpf:"on_sched_process_exec"`
+	OnSchedProcessExecAfter             *ebpf.ProgramSpec `ebpf:"on_sched_process_exec_after"`
+	OnSchedProcessExit                  *ebpf.ProgramSpec `ebpf:"on_sched_process_exit"`
+	OnSchedProcessFork                  *ebpf.ProgramSpec `ebpf:"on_sched_process_fork"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -195,6 +206,7 @@ type bpfMapSpecs struct {
 	EventsSampledTotal       *ebpf.MapSpec `ebpf:"events_sampled_total"`
 	EventsSeriousTotal       *ebpf.MapSpec `ebpf:"events_serious_total"`
 	EventsTotal              *ebpf.MapSpec `ebpf:"events_total"`
+	Executing                *ebpf.MapSpec `ebpf:"executing"`
 	MapEvictions             *ebpf.MapSpec `ebpf:"map_evictions"`
 	PrivilegeEscalationTotal *ebpf.MapSpec `ebpf:"privilege_escalation_total"`
 	PrivilegeGainedTotal     *ebpf.MapSpec `ebpf:"privilege_gained_total"`
@@ -247,6 +259,7 @@ type bpfMaps struct {
 	EventsSampledTotal       *ebpf.Map `ebpf:"events_sampled_total"`
 	EventsSeriousTotal       *ebpf.Map `ebpf:"events_serious_total"`
 	EventsTotal              *ebpf.Map `ebpf:"events_total"`
+	Executing                *ebpf.Map `ebpf:"executing"`
 	MapEvictions             *ebpf.Map `ebpf:"map_evictions"`
 	PrivilegeEscalationTotal *ebpf.Map `ebpf:"privilege_escalation_total"`
 	PrivilegeGainedTotal     *ebpf.Map `ebpf:"privilege_gained_total"`
@@ -265,6 +278,7 @@ func (m *bpfMaps) Close() error {
 		m.EventsSampledTotal,
 		m.EventsSeriousTotal,
 		m.EventsTotal,
+		m.Executing,
 		m.MapEvictions,
 		m.PrivilegeEscalationTotal,
 		m.PrivilegeGainedTotal,
@@ -295,59 +309,65 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	OnClassicSchedProcessExec  *ebpf.Program `ebpf:"on_classic_sched_process_exec"`
-	OnClassicSchedProcessExit  *ebpf.Program `ebpf:"on_classic_sched_process_exit"`
-	OnClassicTaskNewtask       *ebpf.Program `ebpf:"on_classic_task_newtask"`
-	OnCompatSysExit            *ebpf.Program `ebpf:"on_compat_sys_exit"`
-	OnEnterSetfsgid            *ebpf.Program `ebpf:"on_enter_setfsgid"`
-	OnEnterSetfsuid            *ebpf.Program `ebpf:"on_enter_setfsuid"`
-	OnEnterUnshare             *ebpf.Program `ebpf:"on_enter_unshare"`
-	OnExitCapset               *ebpf.Program `ebpf:"on_exit_capset"`
-	OnExitSetfsgid             *ebpf.Program `ebpf:"on_exit_setfsgid"`
-	OnExitSetfsuid             *ebpf.Program `ebpf:"on_exit_setfsuid"`
-	OnExitSetgid               *ebpf.Program `ebpf:"on_exit_setgid"`
-	OnExitSetgroups            *ebpf.Program `ebpf:"on_exit_setgroups"`
-	OnExitSetregid             *ebpf.Program `ebpf:"on_exit_setregid"`
-	OnExitSetresgid            *ebpf.Program `ebpf:"on_exit_setresgid"`
-	OnExitSetresuid            *ebpf.Program `ebpf:"on_exit_setresuid"`
-	OnExitSetreuid             *ebpf.Program `ebpf:"on_exit_setreuid"`
-	OnExitSetuid               *ebpf.Program `ebpf:"on_exit_setuid"`
-	OnExitUnshare              *ebpf.Program `ebpf:"on_exit_unshare"`
-	OnFexitSetfsgid            *ebpf.Program `ebpf:"on_fexit_setfsgid"`
-	OnFexitSetfsuid            *ebpf.Program `ebpf:"on_fexit_setfsuid"`
-	OnFexitSetgid              *ebpf.Program `ebpf:"on_fexit_setgid"`
-	OnFexitSetregid            *ebpf.Program `ebpf:"on_fexit_setregid"`
-	OnFexitSetresgid           *ebpf.Program `ebpf:"on_fexit_setresgid"`
-	OnFexitSetresuid           *ebpf.Program `ebpf:"on_fexit_setresuid"`
-	OnFexitSetreuid            *ebpf.Program `ebpf:"on_fexit_setreuid"`
-	OnFexitSetuid              *ebpf.Program `ebpf:"on_fexit_setuid"`
-	OnFexitUnshare             *ebpf.Program `ebpf:"on_fexit_unshare"`
-	OnKprobeSetfsgid           *ebpf.Program `ebpf:"on_kprobe_setfsgid"`
-	OnKprobeSetfsuid           *ebpf.Program `ebpf:"on_kprobe_setfsuid"`
-	OnKprobeUnshare            *ebpf.Program `ebpf:"on_kprobe_unshare"`
-	OnKretprobeSetfsgid        *ebpf.Program `ebpf:"on_kretprobe_setfsgid"`
-	OnKretprobeSetfsuid        *ebpf.Program `ebpf:"on_kretprobe_setfsuid"`
-	OnKretprobeSetgid          *ebpf.Program `ebpf:"on_kretprobe_setgid"`
-	OnKretprobeSetregid        *ebpf.Program `ebpf:"on_kretprobe_setregid"`
-	OnKretprobeSetresgid       *ebpf.Program `ebpf:"on_kretprobe_setresgid"`
-	OnKretprobeSetresuid       *ebpf.Program `ebpf:"on_kretprobe_setresuid"`
-	OnKretprobeSetreuid        *ebpf.Program `ebpf:"on_kretprobe_setreuid"`
-	OnKretprobeSetuid          *ebpf.Program `ebpf:"on_kretprobe_setuid"`
-	OnKretprobeUnshare         *ebpf.Program `ebpf:"on_kretprobe_unshare"`
-	OnRawSchedPrepareExec      *ebpf.Program `ebpf:"on_raw_sched_prepare_exec"`
-	OnRawSchedProcessExec      *ebpf.Program `ebpf:"on_raw_sched_process_exec"`
-	OnRawSchedProcessExecAfter *ebpf.Program `ebpf:"on_raw_sched_process_exec_after"`
-	OnRawSchedProcessExit      *ebpf.Program `ebpf:"on_raw_sched_process_exit"`
-	OnRawSchedProcessFork      *ebpf.Program `ebpf:"on_raw_sched_process_fork"`
-	OnSchedPrepareExec         *ebpf.Program `ebpf:"on_sched_prepare_exec"`
-	OnSchedProcessExec         *ebpf.Program `ebpf:"on_sched_process_exec"`
-	OnSchedProcessExecAfter    *ebpf.Program `ebpf:"on_sched_process_exec_after"`
-	OnSchedProcessExit         *ebpf.Program `ebpf:"on_sched_process_exit"`
-	OnSchedProcessFork         *ebpf.Program `ebpf:"on_sched_process_fork"`
+	OnClassicCompatSysExit              *ebpf.Program `ebpf:"on_classic_compat_sys_exit"`
+	OnClassicSchedProcessExec           *ebpf.Program `ebpf:"on_classic_sched_process_exec"`
+	OnClassicSchedProcessExit           *ebpf.Program `ebpf:"on_classic_sched_process_exit"`
+	OnClassicTaskNewtask                *ebpf.Program `ebpf:"on_classic_task_newtask"`
+	OnCompatSysExit                     *ebpf.Program `ebpf:"on_compat_sys_exit"`
+	OnEnterSetfsgid                     *ebpf.Program `ebpf:"on_enter_setfsgid"`
+	OnEnterSetfsuid                     *ebpf.Program `ebpf:"on_enter_setfsuid"`
+	OnEnterUnshare                      *ebpf.Program `ebpf:"on_enter_unshare"`
+	OnExitCapset                        *ebpf.Program `ebpf:"on_exit_capset"`
+	OnExitSetfsgid                      *ebpf.Program `ebpf:"on_exit_setfsgid"`
+	OnExitSetfsuid                      *ebpf.Program `ebpf:"on_exit_setfsuid"`
+	OnExitSetgid                        *ebpf.Program `ebpf:"on_exit_setgid"`
+	OnExitSetgroups                     *ebpf.Program `ebpf:"on_exit_setgroups"`
+	OnExitSetregid                      *ebpf.Program `ebpf:"on_exit_setregid"`
+	OnExitSetresgid                     *ebpf.Program `ebpf:"on_exit_setresgid"`
+	OnExitSetresuid                     *ebpf.Program `ebpf:"on_exit_setresuid"`
+	OnExitSetreuid                      *ebpf.Program `ebpf:"on_exit_setreuid"`
+	OnExitSetuid                        *ebpf.Program `ebpf:"on_exit_setuid"`
+	OnExitUnshare                       *ebpf.Program `ebpf:"on_exit_unshare"`
+	OnFexitSetfsgid                     *ebpf.Program `ebpf:"on_fexit_setfsgid"`
+	OnFexitSetfsuid                     *ebpf.Program `ebpf:"on_fexit_setfsuid"`
+	OnFexitSetgid                       *ebpf.Program `ebpf:"on_fexit_setgid"`
+	OnFexitSetregid                     *ebpf.Program `ebpf:"on_fexit_setregid"`
+	OnFexitSetresgid                    *ebpf.Program `ebpf:"on_fexit_setresgid"`
+	OnFexitSetresuid                    *ebpf.Program `ebpf:"on_fexit_setresuid"`
+	OnFexitSetreuid                     *ebpf.Program `ebpf:"on_fexit_setreuid"`
+	OnFexitSetuid                       *ebpf.Program `ebpf:"on_fexit_setuid"`
+	OnFexitUnshare                      *ebpf.Program `ebpf:"on_fexit_unshare"`
+	OnKprobeExitSignals                 *ebpf.Program `ebpf:"on_kprobe_exit_signals"`
+	OnKprobeSecurityBprmCommittingCreds *ebpf.Program `ebpf:"on_kprobe_security_bprm_committing_creds"`
+	OnKprobeSecurityBprmCredsFromFile   *ebpf.Program `ebpf:"on_kprobe_security_bprm_creds_from_file"`
+	OnKprobeSetfsgid                    *ebpf.Program `ebpf:"on_kprobe_setfsgid"`
+	OnKprobeSetfsuid                    *ebpf.Program `ebpf:"on_kprobe_setfsuid"`
+	OnKprobeUnshare                     *ebpf.Program `ebpf:"on_kprobe_unshare"`
+	OnKprobeWakeUpNewTask               *ebpf.Program `ebpf:"on_kprobe_wake_up_new_task"`
+	OnKretprobeSetfsgid                 *ebpf.Program `ebpf:"on_kretprobe_setfsgid"`
+	OnKretprobeSetfsuid                 *ebpf.Program `ebpf:"on_kretprobe_setfsuid"`
+	OnKretprobeSetgid                   *ebpf.Program `ebpf:"on_kretprobe_setgid"`
+	OnKretprobeSetregid                 *ebpf.Program `ebpf:"on_kretprobe_setregid"`
+	OnKretprobeSetresgid                *ebpf.Program `ebpf:"on_kretprobe_setresgid"`
+	OnKretprobeSetresuid                *ebpf.Program `ebpf:"on_kretprobe_setresuid"`
+	OnKretprobeSetreuid                 *ebpf.Program `ebpf:"on_kretprobe_setreuid"`
+	OnKretprobeSetuid                   *ebpf.Program `ebpf:"on_kretprobe_setuid"`
+	OnKretprobeUnshare                  *ebpf.Program `ebpf:"on_kretprobe_unshare"`
+	OnRawSchedPrepareExec               *ebpf.Program `ebpf:"on_raw_sched_prepare_exec"`
+	OnRawSchedProcessExec               *ebpf.Program `ebpf:"on_raw_sched_process_exec"`
+	OnRawSchedProcessExecAfter          *ebpf.Program `ebpf:"on_raw_sched_process_exec_after"`
+	OnRawSchedProcessExit               *ebpf.Program `ebpf:"on_raw_sched_process_exit"`
+	OnRawSchedProcessFork               *ebpf.Program `ebpf:"on_raw_sched_process_fork"`
+	OnSchedPrepareExec                  *ebpf.Program `ebpf:"on_sched_prepare_exec"`
+	OnSchedProcessExec                  *ebpf.Program `ebpf:"on_sched_process_exec"`
+	OnSchedProcessExecAfter             *ebpf.Program `ebpf:"on_sched_process_exec_after"`
+	OnSchedProcessExit                  *ebpf.Program `ebpf:"on_sched_process_exit"`
+	OnSchedProcessFork                  *ebpf.Program `ebpf:"on_sched_process_fork"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.OnClassicCompatSysExit,
 		p.OnClassicSchedProcessExec,
 		p.OnClassicSchedProcessExit,
 		p.OnClassicTaskNewtask,
@@ -375,9 +395,13 @@ func (p *bpfPrograms) Close() error {
 		p.OnFexitSetreuid,
 		p.OnFexitSetuid,
 		p.OnFexitUnshare,
+		p.OnKprobeExitSignals,
+		p.OnKprobeSecurityBprmCommittingCreds,
+		p.OnKprobeSecurityBprmCredsFromFile,
 		p.OnKprobeSetfsgid,
 		p.OnKprobeSetfsuid,
 		p.OnKprobeUnshare,
+		p.OnKprobeWakeUpNewTask,
 		p.OnKretprobeSetfsgid,
 		p.OnKretprobeSetfsuid,
 		p.OnKretprobeSetgid,

@@ -128,17 +128,16 @@ static __always_inline bool gained(const struct last_seen *old, const struct las
  * get is counted once for a group: threads that end together find the same, so
  * one of them claims it, and raises what the group is known to have.
  */
-static __always_inline void compare(struct process *process, const struct cred *cred, const bool btf)
+static __always_inline void compare(struct process *process, __u32 tid, const struct cred *cred, const bool btf)
 {
-	__u64 id = bpf_get_current_pid_tgid();
-	__u32 claim = id >> 32 | 1U << 31, argument = 0;
+	__u32 claim = bpf_get_current_pid_tgid() >> 32 | 1U << 31, argument = 0;
 	struct last_seen old, new = seen_in(cred, btf);
 
-	if (!last_seen_of(id, process, &old) || !gained(&old, &new) || !in_initial_namespace(cred, btf))
+	if (!last_seen_of(tid, process, &old) || !gained(&old, &new) || !in_initial_namespace(cred, btf))
 		return;
 	if (bpf_map_update_elem(&arguments, &claim, &argument, BPF_NOEXIST))
 		return;
-	if (last_seen_of(id, process, &old) && gained(&old, &new)) {
+	if (last_seen_of(tid, process, &old) && gained(&old, &new)) {
 		raise(process, &new);
 		count_gain(GAIN_OTHER, old.euid, new.euid, old.effective, new.effective, 0);
 	}

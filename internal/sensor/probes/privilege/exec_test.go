@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/testkit"
 )
 
@@ -143,24 +144,78 @@ var execCases = []struct {
 		each: counts{"filecap_exec success": 1, "filecap_exec": 1}},
 }
 
+// startExecRung starts the probe with one rung for programs, which some kernels
+// have not.
+func startExecRung(t *testing.T, host *probe.Host, cgroup *testkit.Cgroup, rung int) *probe.Probe {
+	t.Helper()
+	hook := execRungs()[rung].Hook
+	if strings.HasSuffix(hook, "sched_prepare_exec") && host.TracepointParams("sched_prepare_exec") == 0 {
+		t.Skip("needs Linux 6.10")
+	}
+	p, _ := startBoth(t, host, withRung("programs", rung), cgroup.Only())
+	if s := p.Status(); s.State == probe.Unsupported && strings.HasPrefix(hook, "kprobe/") {
+		t.Skipf("needs a kernel with kprobes: %+v", s)
+	}
+	return p
+}
+
+// guesses: the rung in use does not know the credentials before an exec.
+func guesses(p *probe.Probe) bool {
+	return !p.Runs("on_sched_prepare_exec") && !p.Runs("on_raw_sched_prepare_exec") && !p.Runs("on_kprobe_security_bprm_committing_creds")
+}
+
+// What another thread than the leader had before an exec is compared with that
+// thread's own, although the exec gives it the leader's id.
+func TestExecOfThread(t *testing.T) {
+	host := testkit.Inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	folder := makePrograms(t, false)
+	const n = 20
+	for rung, r := range execRungs() {
+		t.Run(r.Hook, func(t *testing.T) {
+			p := startExecRung(t, host, cgroup, rung)
+			if guesses(p) {
+				t.Skip("the old credentials are guessed")
+			}
+			for _, c := range []struct {
+				name, program, leader, thread string
+				want                          counts
+			}{
+				{"that dropped root", "suid-root", "", "setresuid:-1:1000:-1",
+					counts{"setuid success": n, "suid_exec success": n, "suid_exec": n}},
+				{"that kept root", "plain", "setresuid:1000:1000:1000", "", counts{"setuid success": n}},
+			} {
+				t.Run(c.name, func(t *testing.T) {
+					w := cgroup.Start(t, "privilege")
+					watch := newWatch(t, p)
+					w.Do("exec-of-thread", strconv.Itoa(n), filepath.Join(folder, c.program), c.leader, c.thread)
+					w.Stop()
+					expect(t, watch, c.want)
+					for _, table := range p.Spec().Tables(p) {
+						if table.Entries != 0 {
+							t.Errorf("%d entries left in %s", table.Entries, table.Name)
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
 func TestExec(t *testing.T) {
 	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	folders := map[bool]string{false: makePrograms(t, false), true: makePrograms(t, true)}
-	for rung, n := range []int64{rounds, 20, 20, 20, 20} {
-		spec := withRung("programs", rung)
+	for rung, n := range []int64{rounds, 20, 20, 20, 20, 20} {
 		hook := execRungs()[rung].Hook
 		t.Run(hook, func(t *testing.T) {
-			if strings.HasSuffix(hook, "sched_prepare_exec") && host.TracepointParams("sched_prepare_exec") == 0 {
-				t.Skip("needs Linux 6.10")
-			}
-			p, _ := startBoth(t, host, spec, cgroup.Only())
+			p := startExecRung(t, host, cgroup, rung)
 			for _, c := range execCases {
 				each := c.each
-				if c.guessed != nil && rung >= 2 {
+				if c.guessed != nil && guesses(p) {
 					each = c.guessed
 				}
-				if c.classic != nil && rung == 4 {
+				if c.classic != nil && strings.HasPrefix(hook, "tracepoint/") {
 					each = c.classic
 				}
 				t.Run(c.name, func(t *testing.T) {

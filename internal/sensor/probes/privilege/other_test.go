@@ -29,8 +29,8 @@ func TestNothingOther(t *testing.T) {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
-			if c.name == "real user, effective root, suid root" && !p.Runs("on_sched_prepare_exec") {
-				t.Skip("needs Linux 6.10: before, the old credentials are guessed, and this exec looks like a gain")
+			if c.name == "real user, effective root, suid root" && guesses(p) {
+				t.Skip("the old credentials are guessed, and this exec looks like a gain")
 			}
 			w := cgroup.Start(t, "privilege")
 			w.Do("setup", strings.Fields(c.setup)...)

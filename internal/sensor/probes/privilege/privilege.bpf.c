@@ -11,7 +11,7 @@
 #include "counters.h"
 #include "credentials.h"
 #include "events.h"
-#include "exec.h"
+#include "lifecycle.h"
 #include "processes.h"
 #include "scope.h"
 #include "threads.h"
@@ -21,99 +21,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-enum { PF_KTHREAD_BIT = 0x00200000, CLONE_THREAD_FLAG = 0x00010000 };
-
-/* An exec whose credentials are decided. old_cred is NULL where it is gone. */
-static __always_inline int exec(struct linux_binprm *bprm, struct file *file, const struct cred *old_cred,
-				const struct cred *new_cred, const bool btf)
-{
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct credentials old, new;
-	struct exec_verdict verdict = {};
-	struct last_seen seen = {};
-	struct process *process;
-	__u64 image;
-
-	if (!in_scope() || !file)
-		return 0;
-	image = address(file);
-	read_credentials(&new, new_cred, btf);
-	process = bpf_map_lookup_elem(&processes, &tgid);
-	if (old_cred) {
-		read_credentials(&old, old_cred, btf);
-		compare(process, old_cred, btf);
-	} else {
-		assume_ordinary(&old, &new);
-	}
-	judge_bits(&verdict, file, &old, &new, btf);
-	verdict.capabilities = judge_capabilities(bprm, new_cred, verdict.bits, &old, &new, btf);
-	if (verdict.bits != UNTOUCHED)
-		count_call(PRIVILEGE_SUID_EXEC, verdict.bits == REFUSED, verdict.old_id, verdict.new_id, image);
-	if (verdict.capabilities != UNTOUCHED)
-		count_call(PRIVILEGE_FILECAP_EXEC, verdict.capabilities == REFUSED, old.euid, new.euid, image);
-	if ((verdict.bits == HONOURED || verdict.capabilities == HONOURED) && in_initial_namespace(new_cred, btf)) {
-		if (verdict.bits == HONOURED && !new.euid && old.euid)
-			count_gain(GAIN_SUID_EXEC, old.euid, new.euid, old.effective, new.effective, image);
-		else if (verdict.capabilities == HONOURED && (new.effective & ~old.effective))
-			count_gain(GAIN_FILECAP_EXEC, old.euid, new.euid, old.effective, new.effective, image);
-	}
-	/* already now: an exec that dies later leaves these */
-	seen.euid = new.euid;
-	seen.effective = new.effective;
-	if (process)
-		see((void *)bpf_get_current_task(), process, &seen);
-	return 0;
-}
-
-/* The exec is done, the thread alone and under its leader's id. */
-static __always_inline int see_after_exec(struct task_struct *task, __u32 old_tid, const bool btf)
-{
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct last_seen seen = seen_in(LOAD(btf, task, cred), btf);
-	struct process *process;
-
-	if (!in_scope())
-		return 0;
-	process = bpf_map_lookup_elem(&processes, &tgid);
-	forget_thread(process, old_tid);
-	if (process)
-		see((void *)bpf_get_current_task(), process, &seen);
-	else
-		forget_thread(process, tgid); /* the process probe enters it, if it can */
-	return 0;
-}
-
-static __always_inline int fork(struct task_struct *parent, struct task_struct *child, const bool btf)
-{
-	const struct cred *from = LOAD(btf, parent, cred), *to = LOAD(btf, child, cred);
-	__u32 euid, tgid = LOAD(btf, child, tgid), tid = LOAD(btf, child, pid);
-
-	if (!in_scope())
-		return 0;
-	if (tid != tgid)
-		inherit(bpf_map_lookup_elem(&processes, &tgid), LOAD(btf, parent, pid), tid);
-	if (LOAD(btf, from, user_ns) == LOAD(btf, to, user_ns))
-		return 0;
-	euid = LOAD(btf, to, euid.val);
-	count_gain(GAIN_USERNS, euid, euid, capabilities(&from->cap_effective, btf),
-		   capabilities(&to->cap_effective, btf), 0);
-	return 0;
-}
-
-/* real_cred, not cred: what the kernel borrows for a moment is not the task's. */
-static __always_inline int exit(struct task_struct *task, const bool btf)
-{
-	__u64 id = bpf_get_current_pid_tgid();
-	__u32 tgid = id >> 32;
-	struct process *process;
-
-	if (!in_scope() || (LOAD(btf, task, flags) & PF_KTHREAD_BIT))
-		return 0;
-	process = bpf_map_lookup_elem(&processes, &tgid);
-	compare(process, LOAD(btf, task, real_cred), btf);
-	forget_thread(process, id);
-	return 0;
-}
+enum { CLONE_THREAD_FLAG = 0x00010000 };
 
 /*
  * Calls, best rung: fexit on the functions behind all entries of a call,
@@ -264,13 +172,7 @@ int on_exit_unshare(struct syscall_trace_exit *exited)
 	return flags == NO_ID ? 0 : leave_unshare(flags, exited->ret < 0);
 }
 
-/*
- * tp_btf/sys_exit, 5.5, attached when the first 32-bit image is executed: it
- * costs every system call 26 to 38 ns. Misses: the calls of 32-bit programs
- * older than the exporter until a new one starts.
- */
-SEC("tp_btf/sys_exit")
-int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
+static __always_inline int left_compat_call(struct pt_regs *regs, long ret)
 {
 	__u32 argument;
 
@@ -314,6 +216,24 @@ int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
 }
 
 /*
+ * tp_btf/sys_exit, 5.5, attached when the first 32-bit image is executed: it
+ * costs every system call 26 to 38 ns. Misses: the calls of 32-bit programs
+ * older than the exporter until a new one starts.
+ */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
+{
+	return left_compat_call(regs, ret);
+}
+
+/* The same with preemption off, for kernels that preempt the one above. 7.0 */
+SEC("tracepoint/raw_syscalls/sys_exit")
+int on_classic_compat_sys_exit(struct trace_event_raw_sys_exit *exited)
+{
+	return left_compat_call(saved_registers(), exited->ret);
+}
+
+/*
  * tp_btf/sched_prepare_exec, 6.10: the one place where the old and the new
  * credentials are at hand together, after the kernel has decided and at the
  * point of no return. Misses: file capabilities on a nosuid mount, which the
@@ -323,7 +243,7 @@ int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long ret)
 SEC("tp_btf/sched_prepare_exec")
 int BPF_PROG(on_sched_prepare_exec, struct task_struct *task, struct linux_binprm *bprm)
 {
-	return exec(bprm, file_of_credentials(bprm, true), task->cred, bprm->cred, true);
+	return exec(bprm, file_of_credentials(bprm, true), task->cred, bprm->cred, bpf_get_current_pid_tgid(), true);
 }
 
 /* The same as a raw tracepoint, for kernels that refuse programs of type tracing. */
@@ -334,7 +254,7 @@ int on_raw_sched_prepare_exec(struct bpf_raw_tracepoint_args *raw)
 	struct linux_binprm *bprm = (void *)raw->args[1];
 
 	return exec(bprm, file_of_credentials(bprm, false), BPF_CORE_READ(task, cred), BPF_CORE_READ(bprm, cred),
-		    false);
+		    bpf_get_current_pid_tgid(), false);
 }
 
 /*
@@ -354,6 +274,55 @@ int on_raw_sched_process_exec(struct bpf_raw_tracepoint_args *raw)
 }
 
 /*
+ * Ids of threads that are executing something while their group's threads
+ * differ, by the address of the task. Least recently used: an exec may fail.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 256);
+	__type(key, __u64);
+	__type(value, __u32);
+} executing SEC(".maps");
+
+/*
+ * The same by kprobes, for kernels that preempt programs and those before 6.10:
+ * security_bprm_committing_creds(), 2.6.29. A thread has its leader's id there
+ * already, so security_bprm_creds_from_file(), 5.9, remembers its own.
+ */
+SEC("kprobe/security_bprm_creds_from_file")
+int BPF_KPROBE(on_kprobe_security_bprm_creds_from_file)
+{
+	__u64 id = bpf_get_current_pid_tgid(), task = bpf_get_current_task();
+	__u32 tgid = id >> 32, tid = id;
+	struct process *process;
+
+	if (!in_scope() || tid == tgid)
+		return 0;
+	process = bpf_map_lookup_elem(&processes, &tgid);
+	if (!process || process->apart)
+		bpf_map_update_elem(&executing, &task, &tid, BPF_ANY);
+	return 0;
+}
+
+SEC("kprobe/security_bprm_committing_creds")
+int BPF_KPROBE(on_kprobe_security_bprm_committing_creds, struct linux_binprm *bprm)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 tid = bpf_get_current_pid_tgid(), *known;
+	__u64 key = (__u64)task;
+
+	known = bpf_map_lookup_elem(&executing, &key);
+	if (known) {
+		tid = *known;
+		bpf_map_delete_elem(&executing, &key);
+	}
+	exec(bprm, file_of_credentials(bprm, false), BPF_CORE_READ(task, cred), BPF_CORE_READ(bprm, cred), tid, false);
+	if (known)
+		bpf_map_delete_elem(&threads, &tid);
+	return 0;
+}
+
+/*
  * Before 6.10: the exec is over, and the old credentials are guessed from the
  * real ids. Exact for a process whose effective ids are its real ones. One
  * that runs with other ids, or has capabilities, is counted again when it
@@ -362,7 +331,7 @@ int on_raw_sched_process_exec(struct bpf_raw_tracepoint_args *raw)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_sched_process_exec_after, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
-	exec(bprm, file_of_credentials(bprm, true), NULL, task->cred, true);
+	exec(bprm, file_of_credentials(bprm, true), NULL, task->cred, 0, true);
 	return see_after_exec(task, old_pid, true);
 }
 
@@ -372,7 +341,7 @@ int on_raw_sched_process_exec_after(struct bpf_raw_tracepoint_args *raw)
 	struct task_struct *task = (void *)raw->args[0];
 	struct linux_binprm *bprm = (void *)raw->args[2];
 
-	exec(bprm, file_of_credentials(bprm, false), NULL, BPF_CORE_READ(task, cred), false);
+	exec(bprm, file_of_credentials(bprm, false), NULL, BPF_CORE_READ(task, cred), 0, false);
 	return see_after_exec(task, raw->args[1], false);
 }
 
@@ -383,7 +352,7 @@ int on_classic_sched_process_exec(struct trace_event_raw_sched_process_exec *exe
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 
-	exec(NULL, BPF_CORE_READ(task, mm, exe_file), NULL, BPF_CORE_READ(task, cred), false);
+	exec(NULL, BPF_CORE_READ(task, mm, exe_file), NULL, BPF_CORE_READ(task, cred), 0, false);
 	return see_after_exec(task, executed->old_pid, false);
 }
 
@@ -401,6 +370,13 @@ SEC("raw_tracepoint/sched_process_fork")
 int on_raw_sched_process_fork(struct bpf_raw_tracepoint_args *raw)
 {
 	return fork((void *)raw->args[0], (void *)raw->args[1], false);
+}
+
+/* wake_up_new_task(), 2.6, for kernels that preempt programs. */
+SEC("kprobe/wake_up_new_task")
+int BPF_KPROBE(on_kprobe_wake_up_new_task, struct task_struct *child)
+{
+	return fork((void *)bpf_get_current_task(), child, false);
 }
 
 /* Before 5.5: by clone's flags. */
@@ -432,6 +408,16 @@ SEC("raw_tracepoint/sched_process_exit")
 int on_raw_sched_process_exit(struct bpf_raw_tracepoint_args *raw)
 {
 	return exit((void *)raw->args[0], false);
+}
+
+/*
+ * exit_signals(), 2.6.22: before taskstats_exit(), where the process probe is
+ * if it has kprobes. Two kprobes on one function run in no order to rely on.
+ */
+SEC("kprobe/exit_signals")
+int BPF_KPROBE(on_kprobe_exit_signals, struct task_struct *task)
+{
+	return exit(task, false);
 }
 
 SEC("tracepoint/sched/sched_process_exit")

@@ -20,9 +20,10 @@ import (
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types bpf privilege.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I../../../bpf -I../../../bpf/vmlinux
 
-// New declares the probe. Start it before the process probe: both run at a
-// process's end, in the order they were attached, and the process probe takes
-// away what this one compares with.
+// New declares the probe. Start it before the process probe, and under the same
+// policy: both run at a process's end, on one tracepoint in the order they were
+// attached, by kprobes this one first, and the process probe takes away what
+// this one compares with.
 func New() *probe.Spec {
 	return &probe.Spec{
 		Index:  int(abi.ProbePrivilege),
@@ -41,24 +42,25 @@ func New() *probe.Spec {
 			{Name: "programs", Rungs: execRungs()},
 			{Name: "user namespaces of children", Rungs: ladder(
 				"sched_process_fork", "on_sched_process_fork", "on_raw_sched_process_fork",
+				"wake_up_new_task", "on_kprobe_wake_up_new_task",
 				"task/task_newtask", "on_classic_task_newtask")},
 			{Name: "last look", Rungs: ladder(
 				"sched_process_exit", "on_sched_process_exit", "on_raw_sched_process_exit",
+				"exit_signals", "on_kprobe_exit_signals",
 				"sched/sched_process_exit", "on_classic_sched_process_exit")},
 		},
-		Compat: &probe.Part{Name: "calls of 32-bit programs", Rungs: []probe.Rung{
-			{Hook: "tp_btf/sys_exit", Programs: []string{"on_compat_sys_exit"}},
-		}},
+		Compat:  &probe.Part{Name: "calls of 32-bit programs", Rungs: probe.CompatRungs()},
 		Started: started,
 		Tables:  tables,
 	}
 }
 
-// ladder is one hook as BTF, raw and classic tracepoint.
-func ladder(hook, btf, raw, event, classic string) []probe.Rung {
+// ladder is one hook as BTF and raw tracepoint, kprobe and classic tracepoint.
+func ladder(hook, btf, raw, function, kprobe, event, classic string) []probe.Rung {
 	return []probe.Rung{
 		{Hook: "tp_btf/" + hook, Programs: []string{btf}},
 		{Hook: "raw_tracepoint/" + hook, Programs: []string{raw}},
+		{Hook: "kprobe/" + function, Programs: []string{kprobe}},
 		{Hook: "tracepoint/" + event, Programs: []string{classic}},
 	}
 }
@@ -104,6 +106,9 @@ func execRungs() []probe.Rung {
 	return []probe.Rung{
 		{Hook: "tp_btf/sched_prepare_exec", Programs: []string{"on_sched_prepare_exec", "on_sched_process_exec"}},
 		{Hook: "raw_tracepoint/sched_prepare_exec", Programs: []string{"on_raw_sched_prepare_exec", "on_raw_sched_process_exec"}},
+		{Hook: "kprobe/security_bprm_committing_creds", Programs: []string{
+			"on_kprobe_security_bprm_committing_creds", "on_kprobe_security_bprm_creds_from_file",
+		}},
 		{Hook: "tp_btf/sched_process_exec", Programs: []string{"on_sched_process_exec_after"}},
 		{Hook: "raw_tracepoint/sched_process_exec", Programs: []string{"on_raw_sched_process_exec_after"}},
 		{Hook: "tracepoint/sched/sched_process_exec", Programs: []string{"on_classic_sched_process_exec"}},

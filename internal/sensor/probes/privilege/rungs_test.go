@@ -68,15 +68,21 @@ func TestCallRungs(t *testing.T) {
 	}
 }
 
-// Children in user namespaces, and the last look, by each kind of tracepoint.
+// Children in user namespaces, and the last look, by each kind of hook.
 func TestOtherRungs(t *testing.T) {
 	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
-	for rung := range 3 {
-		t.Run(strconv.Itoa(rung), func(t *testing.T) {
+	// the process probe's hooks must be of the same kind: see New
+	for rung, policy := range []probe.Policy{probe.PolicyTracepoint, probe.PolicyRaw, probe.PolicyKprobe, probe.PolicyClassic} {
+		t.Run(string(policy), func(t *testing.T) {
+			if policy == probe.PolicyKprobe && !host.HasKprobes() {
+				t.Skip("needs a kernel with kprobes")
+			}
+			settings := cgroup.Only()
+			settings.Policy = policy
 			spec := withRung("user namespaces of children", rung)
 			spec.Parts[3] = withRung("last look", rung).Parts[3]
-			p, table := startBoth(t, host, spec, cgroup.Only())
+			p, table := startBoth(t, host, spec, settings)
 			if !p.Status().Up() {
 				t.Fatalf("not attached: %+v", p.Status())
 			}

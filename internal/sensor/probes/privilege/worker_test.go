@@ -21,10 +21,12 @@ import (
 // worker makes the real calls. All of them are raw: they concern the calling
 // thread alone, as the kernel sees it.
 var worker = testkit.Worker{
-	"calls": runCalls,
-	"setup": setup,
-	"exec":  runExec,
-	"child": runChild,
+	"calls":          runCalls,
+	"setup":          setup,
+	"exec":           runExec,
+	"exec-of-thread": runExecOfThread,
+	"as-thread":      asThread,
+	"child":          runChild,
 }
 
 // A call is written as name:argument:..., with ! before one that must fail
@@ -214,6 +216,51 @@ func runExec(args ...string) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// onLeader tells a worker to keep its actions on the thread that leads its group.
+const onLeader = "SECURITY_EXPORTER_TEST_ON_LEADER"
+
+func init() {
+	if os.Getenv(onLeader) != "" {
+		runtime.LockOSThread()
+	}
+}
+
+// runExecOfThread starts n workers for asThread.
+func runExecOfThread(args ...string) (string, error) {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return "", err
+	}
+	for range n {
+		command := exec.Command("/proc/self/exe")
+		command.Env = append(os.Environ(), onLeader+"=1")
+		command.Stdin = strings.NewReader("as-thread\x1f" + strings.Join(args[1:], "\x1f") + "\n")
+		if out, err := command.CombinedOutput(); err != nil || len(out) > 0 {
+			return "", fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	return "", nil
+}
+
+// asThread makes calls in the leader, others in another thread, and there
+// executes a file.
+func asThread(args ...string) (string, error) {
+	path, leader, thread := args[0], args[1], args[2]
+	if err := callThread(0, strings.Fields(leader), nil); err != nil {
+		return "", err
+	}
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := callThread(0, strings.Fields(thread), nil)
+		if err == nil {
+			err = unix.Exec(path, []string{path}, nil)
+		}
+		failed <- err
+	}()
+	return "", <-failed
 }
 
 // runChild starts /bin/true n times in a new user namespace.

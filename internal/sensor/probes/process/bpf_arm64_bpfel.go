@@ -16,45 +16,50 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapEventBudget                  = "event_budget"
-	bpfMapEvents                       = "events"
-	bpfMapEventsLostTotal              = "events_lost_total"
-	bpfMapEventsSampledTotal           = "events_sampled_total"
-	bpfMapEventsSeriousTotal           = "events_serious_total"
-	bpfMapEventsTotal                  = "events_total"
-	bpfMapMapEvictions                 = "map_evictions"
-	bpfMapNotices                      = "notices"
-	bpfMapProcessActiveCount           = "process_active_count"
-	bpfMapProcessExecTotal             = "process_exec_total"
-	bpfMapProcessExitTotal             = "process_exit_total"
-	bpfMapProcesses                    = "processes"
-	bpfMapScriptVerdicts               = "script_verdicts"
-	bpfMapSeriousEvents                = "serious_events"
-	bpfMapSleepingReaders              = "sleeping_readers"
-	bpfMapThreads                      = "threads"
-	bpfProgFillProcesses               = "fill_processes"
-	bpfProgOnClassicSchedProcessExec   = "on_classic_sched_process_exec"
-	bpfProgOnClassicSchedProcessExit   = "on_classic_sched_process_exit"
-	bpfProgOnClassicTaskNewtask        = "on_classic_task_newtask"
-	bpfProgOnRawSchedPrepareExec       = "on_raw_sched_prepare_exec"
-	bpfProgOnRawSchedProcessExec       = "on_raw_sched_process_exec"
-	bpfProgOnRawSchedProcessExit       = "on_raw_sched_process_exit"
-	bpfProgOnRawSchedProcessFork       = "on_raw_sched_process_fork"
-	bpfProgOnSchedPrepareExec          = "on_sched_prepare_exec"
-	bpfProgOnSchedProcessExec          = "on_sched_process_exec"
-	bpfProgOnSchedProcessExitGroupDead = "on_sched_process_exit_group_dead"
-	bpfProgOnSchedProcessExitLive      = "on_sched_process_exit_live"
-	bpfProgOnSchedProcessFork          = "on_sched_process_fork"
-	bpfVarArguments                    = "arguments"
-	bpfVarBudgetPerWindow              = "budget_per_window"
-	bpfVarDetailed                     = "detailed"
-	bpfVarLegacyController             = "legacy_controller"
-	bpfVarOnlyCgroup                   = "only_cgroup"
-	bpfVarOnlyNetns                    = "only_netns"
-	bpfVarOnlyNetnsCookie              = "only_netns_cookie"
-	bpfVarRings                        = "rings"
-	bpfVarSampleRate                   = "sample_rate"
-	bpfVarStream                       = "stream"
+	bpfMapEventBudget                        = "event_budget"
+	bpfMapEvents                             = "events"
+	bpfMapEventsLostTotal                    = "events_lost_total"
+	bpfMapEventsSampledTotal                 = "events_sampled_total"
+	bpfMapEventsSeriousTotal                 = "events_serious_total"
+	bpfMapEventsTotal                        = "events_total"
+	bpfMapMapEvictions                       = "map_evictions"
+	bpfMapNotices                            = "notices"
+	bpfMapProcessActiveCount                 = "process_active_count"
+	bpfMapProcessExecTotal                   = "process_exec_total"
+	bpfMapProcessExitTotal                   = "process_exit_total"
+	bpfMapProcesses                          = "processes"
+	bpfMapScriptVerdicts                     = "script_verdicts"
+	bpfMapSeriousEvents                      = "serious_events"
+	bpfMapSleepingReaders                    = "sleeping_readers"
+	bpfMapThreads                            = "threads"
+	bpfProgFillProcesses                     = "fill_processes"
+	bpfProgOnClassicSchedProcessExec         = "on_classic_sched_process_exec"
+	bpfProgOnClassicSchedProcessExit         = "on_classic_sched_process_exit"
+	bpfProgOnClassicTaskNewtask              = "on_classic_task_newtask"
+	bpfProgOnKprobeFinalizeExec              = "on_kprobe_finalize_exec"
+	bpfProgOnKprobeSecurityBprmCredsFromFile = "on_kprobe_security_bprm_creds_from_file"
+	bpfProgOnKprobeTaskstatsExit             = "on_kprobe_taskstats_exit"
+	bpfProgOnKprobeWakeUpNewTask             = "on_kprobe_wake_up_new_task"
+	bpfProgOnRawSchedPrepareExec             = "on_raw_sched_prepare_exec"
+	bpfProgOnRawSchedProcessExec             = "on_raw_sched_process_exec"
+	bpfProgOnRawSchedProcessExit             = "on_raw_sched_process_exit"
+	bpfProgOnRawSchedProcessFork             = "on_raw_sched_process_fork"
+	bpfProgOnSchedPrepareExec                = "on_sched_prepare_exec"
+	bpfProgOnSchedProcessExec                = "on_sched_process_exec"
+	bpfProgOnSchedProcessExitGroupDead       = "on_sched_process_exit_group_dead"
+	bpfProgOnSchedProcessExitLive            = "on_sched_process_exit_live"
+	bpfProgOnSchedProcessFork                = "on_sched_process_fork"
+	bpfProgWalkProcesses                     = "walk_processes"
+	bpfVarArguments                          = "arguments"
+	bpfVarBudgetPerWindow                    = "budget_per_window"
+	bpfVarDetailed                           = "detailed"
+	bpfVarLegacyController                   = "legacy_controller"
+	bpfVarOnlyCgroup                         = "only_cgroup"
+	bpfVarOnlyNetns                          = "only_netns"
+	bpfVarOnlyNetnsCookie                    = "only_netns_cookie"
+	bpfVarRings                              = "rings"
+	bpfVarSampleRate                         = "sample_rate"
+	bpfVarStream                             = "stream"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -99,19 +104,24 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	FillProcesses               *ebpf.ProgramSpec `ebpf:"fill_processes"`
-	OnClassicSchedProcessExec   *ebpf.ProgramSpec `ebpf:"on_classic_sched_process_exec"`
-	OnClassicSchedProcessExit   *ebpf.ProgramSpec `ebpf:"on_classic_sched_process_exit"`
-	OnClassicTaskNewtask        *ebpf.ProgramSpec `ebpf:"on_classic_task_newtask"`
-	OnRawSchedPrepareExec       *ebpf.ProgramSpec `ebpf:"on_raw_sched_prepare_exec"`
-	OnRawSchedProcessExec       *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_exec"`
-	OnRawSchedProcessExit       *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_exit"`
-	OnRawSchedProcessFork       *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_fork"`
-	OnSchedPrepareExec          *ebpf.ProgramSpec `ebpf:"on_sched_prepare_exec"`
-	OnSchedProcessExec          *ebpf.ProgramSpec `ebpf:"on_sched_process_exec"`
-	OnSchedProcessExitGroupDead *ebpf.ProgramSpec `ebpf:"on_sched_process_exit_group_dead"`
-	OnSchedProcessExitLive      *ebpf.ProgramSpec `ebpf:"on_sched_process_exit_live"`
-	OnSchedProcessFork          *ebpf.ProgramSpec `ebpf:"on_sched_process_fork"`
+	FillProcesses                     *ebpf.ProgramSpec `ebpf:"fill_processes"`
+	OnClassicSchedProcessExec         *ebpf.ProgramSpec `ebpf:"on_classic_sched_process_exec"`
+	OnClassicSchedProcessExit         *ebpf.ProgramSpec `ebpf:"on_classic_sched_process_exit"`
+	OnClassicTaskNewtask              *ebpf.ProgramSpec `ebpf:"on_classic_task_newtask"`
+	OnKprobeFinalizeExec              *ebpf.ProgramSpec `ebpf:"on_kprobe_finalize_exec"`
+	OnKprobeSecurityBprmCredsFromFile *ebpf.ProgramSpec `ebpf:"on_kprobe_security_bprm_creds_from_file"`
+	OnKprobeTaskstatsExit             *ebpf.ProgramSpec `ebpf:"on_kprobe_taskstats_exit"`
+	OnKprobeWakeUpNewTask             *ebpf.ProgramSpec `ebpf:"on_kprobe_wake_up_new_task"`
+	OnRawSchedPrepareExec             *ebpf.ProgramSpec `ebpf:"on_raw_sched_prepare_exec"`
+	OnRawSchedProcessExec             *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_exec"`
+	OnRawSchedProcessExit             *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_exit"`
+	OnRawSchedProcessFork             *ebpf.ProgramSpec `ebpf:"on_raw_sched_process_fork"`
+	OnSchedPrepareExec                *ebpf.ProgramSpec `ebpf:"on_sched_prepare_exec"`
+	OnSchedProcessExec                *ebpf.ProgramSpec `ebpf:"on_sched_process_exec"`
+	OnSchedProcessExitGroupDead       *ebpf.ProgramSpec `ebpf:"on_sched_process_exit_group_dead"`
+	OnSchedProcessExitLive            *ebpf.ProgramSpec `ebpf:"on_sched_process_exit_live"`
+	OnSchedProcessFork                *ebpf.ProgramSpec `ebpf:"on_sched_process_fork"`
+	WalkProcesses                     *ebpf.ProgramSpec `ebpf:"walk_processes"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -231,19 +241,24 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	FillProcesses               *ebpf.Program `ebpf:"fill_processes"`
-	OnClassicSchedProcessExec   *ebpf.Program `ebpf:"on_classic_sched_process_exec"`
-	OnClassicSchedProcessExit   *ebpf.Program `ebpf:"on_classic_sched_process_exit"`
-	OnClassicTaskNewtask        *ebpf.Program `ebpf:"on_classic_task_newtask"`
-	OnRawSchedPrepareExec       *ebpf.Program `ebpf:"on_raw_sched_prepare_exec"`
-	OnRawSchedProcessExec       *ebpf.Program `ebpf:"on_raw_sched_process_exec"`
-	OnRawSchedProcessExit       *ebpf.Program `ebpf:"on_raw_sched_process_exit"`
-	OnRawSchedProcessFork       *ebpf.Program `ebpf:"on_raw_sched_process_fork"`
-	OnSchedPrepareExec          *ebpf.Program `ebpf:"on_sched_prepare_exec"`
-	OnSchedProcessExec          *ebpf.Program `ebpf:"on_sched_process_exec"`
-	OnSchedProcessExitGroupDead *ebpf.Program `ebpf:"on_sched_process_exit_group_dead"`
-	OnSchedProcessExitLive      *ebpf.Program `ebpf:"on_sched_process_exit_live"`
-	OnSchedProcessFork          *ebpf.Program `ebpf:"on_sched_process_fork"`
+	FillProcesses                     *ebpf.Program `ebpf:"fill_processes"`
+	OnClassicSchedProcessExec         *ebpf.Program `ebpf:"on_classic_sched_process_exec"`
+	OnClassicSchedProcessExit         *ebpf.Program `ebpf:"on_classic_sched_process_exit"`
+	OnClassicTaskNewtask              *ebpf.Program `ebpf:"on_classic_task_newtask"`
+	OnKprobeFinalizeExec              *ebpf.Program `ebpf:"on_kprobe_finalize_exec"`
+	OnKprobeSecurityBprmCredsFromFile *ebpf.Program `ebpf:"on_kprobe_security_bprm_creds_from_file"`
+	OnKprobeTaskstatsExit             *ebpf.Program `ebpf:"on_kprobe_taskstats_exit"`
+	OnKprobeWakeUpNewTask             *ebpf.Program `ebpf:"on_kprobe_wake_up_new_task"`
+	OnRawSchedPrepareExec             *ebpf.Program `ebpf:"on_raw_sched_prepare_exec"`
+	OnRawSchedProcessExec             *ebpf.Program `ebpf:"on_raw_sched_process_exec"`
+	OnRawSchedProcessExit             *ebpf.Program `ebpf:"on_raw_sched_process_exit"`
+	OnRawSchedProcessFork             *ebpf.Program `ebpf:"on_raw_sched_process_fork"`
+	OnSchedPrepareExec                *ebpf.Program `ebpf:"on_sched_prepare_exec"`
+	OnSchedProcessExec                *ebpf.Program `ebpf:"on_sched_process_exec"`
+	OnSchedProcessExitGroupDead       *ebpf.Program `ebpf:"on_sched_process_exit_group_dead"`
+	OnSchedProcessExitLive            *ebpf.Program `ebpf:"on_sched_process_exit_live"`
+	OnSchedProcessFork                *ebpf.Program `ebpf:"on_sched_process_fork"`
+	WalkProcesses                     *ebpf.Program `ebpf:"walk_processes"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -252,6 +267,10 @@ func (p *bpfPrograms) Close() error {
 		p.OnClassicSchedProcessExec,
 		p.OnClassicSchedProcessExit,
 		p.OnClassicTaskNewtask,
+		p.OnKprobeFinalizeExec,
+		p.OnKprobeSecurityBprmCredsFromFile,
+		p.OnKprobeTaskstatsExit,
+		p.OnKprobeWakeUpNewTask,
 		p.OnRawSchedPrepareExec,
 		p.OnRawSchedProcessExec,
 		p.OnRawSchedProcessExit,
@@ -261,6 +280,7 @@ func (p *bpfPrograms) Close() error {
 		p.OnSchedProcessExitGroupDead,
 		p.OnSchedProcessExitLive,
 		p.OnSchedProcessFork,
+		p.WalkProcesses,
 	)
 }
 

@@ -136,7 +136,7 @@ func TestImages(t *testing.T) {
 			continue
 		}
 		t.Run(strconv.Itoa(rung)+" "+r.Hook, func(t *testing.T) {
-			p := testkit.StartProbe(t, host, withRung(rung), cgroup.Only())
+			p := startRung(t, host, cgroup, rung)
 			w := startIn(t, cgroup, userPlace)
 			t.Run("32-bit", func(t *testing.T) {
 				testkit.Require32Bit(t)

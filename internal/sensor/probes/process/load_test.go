@@ -59,7 +59,7 @@ func TestTableFull(t *testing.T) {
 	const room, n = 64, 200
 	settings.MaxEntries = map[string]uint32{"processes": room}
 	p := testkit.StartProbe(t, host, New(), settings)
-	if !p.Runs("on_sched_process_exit_group_dead") {
+	if !p.Runs("on_sched_process_exit_group_dead") && !p.Runs("on_kprobe_taskstats_exit") {
 		t.Skip("needs 6.16: before, the exit of a process that is not in the table is not counted")
 	}
 	w := startIn(t, cgroup, userPlace)
@@ -114,6 +114,43 @@ func TestOlderProcesses(t *testing.T) {
 		gone[class] = -n
 	}
 	watch.expect(t, nil, want, gone)
+	w.Do("ping")
+}
+
+// A process whose end no program saw is taken out of the table, one that lives stays.
+func TestUnseenEnd(t *testing.T) {
+	host := testkit.Inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	p := testkit.StartProbe(t, host, New(), cgroup.Only())
+	if !p.Runs("walk_processes") {
+		t.Skip("needs Linux 6.2")
+	}
+	w := startIn(t, cgroup, userPlace)
+	w.Do("hold", strconv.Itoa(rounds), "stdin=pipe", put(t, folder(t, systemPlace), "program", blocking()))
+	seen := entries(t, p)
+	w.Do("let-go")
+	watch := newWatch(t, p)
+	table, back := p.Map("processes"), int64(0)
+	for tgid, process := range seen {
+		if tgid == uint32(w.PID()) {
+			continue
+		}
+		if err := table.Put(tgid, &process); err != nil {
+			t.Fatal(err)
+		}
+		back++
+	}
+	if back != rounds {
+		t.Fatalf("%d processes were in the table, want %d", back, rounds)
+	}
+	if _, err := p.Iterate("walk_processes", 1); err != nil {
+		t.Fatal(err)
+	}
+	// they were put back behind the gauge's back
+	watch.expect(t, nil, nil, perClass{"system": -rounds})
+	if left := entries(t, p); len(left) != 1 || left[uint32(w.PID())] != seen[uint32(w.PID())] {
+		t.Errorf("left in the table: %v", left)
+	}
 	w.Do("ping")
 }
 
@@ -187,6 +224,16 @@ func withRung(rung int) *probe.Spec {
 	return spec
 }
 
+// startRung starts the probe with one rung, if it is none of kprobes that the
+// kernel cannot make.
+func startRung(t *testing.T, host *probe.Host, cgroup *testkit.Cgroup, rung int) *probe.Probe {
+	t.Helper()
+	if strings.HasPrefix(rungs()[rung].Hook, "kprobe/") && !host.HasKprobes() {
+		t.Skip("needs a kernel with kprobes")
+	}
+	return testkit.StartProbe(t, host, withRung(rung), cgroup.Only())
+}
+
 // Each rung that this kernel takes counts the same as the first, which the
 // other tests use.
 func TestRungs(t *testing.T) {
@@ -197,7 +244,7 @@ func TestRungs(t *testing.T) {
 			continue // of the two by BTF, TestExitArguments
 		}
 		t.Run(r.Hook, func(t *testing.T) {
-			p := testkit.StartProbe(t, host, withRung(rung), cgroup.Only())
+			p := startRung(t, host, cgroup, rung)
 			w := startIn(t, cgroup, userPlace)
 			runTargets(t, p, w, slices.Concat(basic, scripts))
 			n := strconv.Itoa(rounds)

@@ -202,7 +202,7 @@ func TestScriptBehindClosedFiles(t *testing.T) {
 		{"script in /tmp, hidden behind many files", tempPlace, "900", "suspicious"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.files != "0" && c.class == "suspicious" && !p.Runs("on_sched_prepare_exec") {
+			if c.files != "0" && c.class == "suspicious" && !p.Runs("on_sched_prepare_exec") && !p.Runs("on_kprobe_security_bprm_creds_from_file") {
 				t.Skip("needs Linux 6.10: before, a script behind more than 7 files that the exec closes is not seen")
 			}
 			path := script(t, folder(t, c.place), "script", worker)

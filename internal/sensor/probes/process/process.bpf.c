@@ -101,6 +101,20 @@ int BPF_PROG(on_sched_process_exit_live, struct task_struct *task)
 	return is_last_thread(task, true) ? exit(false) : 0;
 }
 
+static __always_inline bool is_script(const struct linux_binprm *bprm)
+{
+	return BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename);
+}
+
+static __always_inline int executed(struct task_struct *task, const struct linux_binprm *bprm)
+{
+	char image[8];
+
+	BPF_CORE_READ_INTO(&image, bprm, buf);
+	look_at_image(image);
+	return exec(task, is_script(bprm), false);
+}
+
 /*
  * The same hooks as raw tracepoints, 4.17, for kernels that refuse programs
  * of type tracing. Twice the price: every field is a probe read.
@@ -108,20 +122,13 @@ int BPF_PROG(on_sched_process_exit_live, struct task_struct *task)
 SEC("raw_tracepoint/sched_process_exec")
 int on_raw_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct linux_binprm *bprm = (void *)ctx->args[2];
-	char image[8];
-
-	BPF_CORE_READ_INTO(&image, bprm, buf);
-	look_at_image(image);
-	return exec((void *)ctx->args[0], BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename), false);
+	return executed((void *)ctx->args[0], (void *)ctx->args[2]);
 }
 
 SEC("raw_tracepoint/sched_prepare_exec")
 int on_raw_sched_prepare_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct linux_binprm *bprm = (void *)ctx->args[1];
-
-	return BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename) ? prepare() : 0;
+	return is_script((void *)ctx->args[1]) ? prepare() : 0;
 }
 
 SEC("raw_tracepoint/sched_process_fork")
@@ -136,6 +143,44 @@ int on_raw_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct task_struct *task = (void *)ctx->args[0];
 
 	return is_last_thread(task, false) ? exit(false) : 0;
+}
+
+/*
+ * Kprobes, for kernels that preempt programs: these run with preemption off, so
+ * they run for every process. All are functions that other files of the kernel
+ * call, once for each, in all releases: wake_up_new_task(), 2.6.
+ */
+SEC("kprobe/wake_up_new_task")
+int BPF_KPROBE(on_kprobe_wake_up_new_task, struct task_struct *child)
+{
+	return fork((void *)bpf_get_current_task(), child, false);
+}
+
+/* finalize_exec(), 4.18: the last that each binary format calls. It cannot fail any more. */
+SEC("kprobe/finalize_exec")
+int BPF_KPROBE(on_kprobe_finalize_exec, struct linux_binprm *bprm)
+{
+	return executed((void *)bpf_get_current_task(), bprm);
+}
+
+/*
+ * taskstats_exit(), 2.6.18: says whether this thread is the last, and the image
+ * is still there. CONFIG_TASKSTATS, which distributions have.
+ */
+SEC("kprobe/taskstats_exit")
+int BPF_KPROBE(on_kprobe_taskstats_exit, struct task_struct *task, int group_dead)
+{
+	return group_dead ? exit(true) : 0;
+}
+
+/*
+ * security_bprm_creds_from_file(), 5.9: where sched_prepare_exec is. An exec
+ * that is refused right after leaves its verdict to be overwritten by the next.
+ */
+SEC("kprobe/security_bprm_creds_from_file")
+int BPF_KPROBE(on_kprobe_security_bprm_creds_from_file, struct linux_binprm *bprm)
+{
+	return is_script(bprm) ? prepare() : 0;
 }
 
 /*
@@ -235,5 +280,38 @@ int fill_processes(struct bpf_iter__task *ctx)
 		see_older(task, known);
 	if (entered && is_last_thread(task, true) && !bpf_map_delete_elem(&processes, &tgid))
 		add(&process_active_count, new.class, -1);
+	return 0;
+}
+
+struct task_struct *bpf_task_from_pid(s32 pid) __ksym __weak;
+void bpf_task_release(struct task_struct *task) __ksym __weak;
+
+static long walk_process(struct bpf_map *map, const __u32 *tgid, const struct process *process, void *none)
+{
+	struct task_struct *task = bpf_task_from_pid(*tgid);
+	struct process gone = *process;
+	__u32 key = *tgid;
+	bool over = true;
+
+	if (task) {
+		over = is_last_thread(task, true);
+		bpf_task_release(task);
+	}
+	if (over && !bpf_map_delete_elem(&processes, &key))
+		add(&process_active_count, gone.class, -1);
+	return 0;
+}
+
+/*
+ * iter/bpf_map, with bpf_for_each_map_elem(), 5.13, and bpf_task_from_pid(),
+ * 6.2: takes out the processes whose end the recursion guard kept from being
+ * seen. Without this the gauge would drift. Runs after the last map, since of
+ * the maps nothing is wanted.
+ */
+SEC("iter/bpf_map")
+int walk_processes(struct bpf_iter__bpf_map *ctx)
+{
+	if (!ctx->map)
+		bpf_for_each_map_elem(&processes, walk_process, NULL, 0);
 	return 0;
 }

@@ -16,6 +16,7 @@ import (
 
 // New declares the probe.
 func New() *probe.Spec {
+	sweeper := &sweeper{}
 	class := metric.Closed("type", abi.Classes...)
 	return &probe.Spec{
 		Index:  int(abi.ProbeProcess),
@@ -31,16 +32,21 @@ func New() *probe.Spec {
 		},
 		Parts: []probe.Part{
 			{Name: "processes", Rungs: rungs()},
-			{Name: "scripts", Auxiliary: true, Applies: hasPrepareExec, Rungs: []probe.Rung{
-				{Hook: "tp_btf/sched_prepare_exec", Programs: []string{"on_sched_prepare_exec"}},
-				{Hook: "raw_tracepoint/sched_prepare_exec", Programs: []string{"on_raw_sched_prepare_exec"}},
+			{Name: "scripts", Auxiliary: true, Applies: hasPrepareHook, Rungs: []probe.Rung{
+				{Hook: "tp_btf/sched_prepare_exec", Programs: []string{"on_sched_prepare_exec"}, Requires: prepareExec},
+				{Hook: "raw_tracepoint/sched_prepare_exec", Programs: []string{"on_raw_sched_prepare_exec"}, Requires: prepareExec},
+				{Hook: "kprobe/security_bprm_creds_from_file", Programs: []string{"on_kprobe_security_bprm_creds_from_file"}},
 			}},
 			{Name: "older processes", Auxiliary: true, Rungs: []probe.Rung{
 				{Hook: "iter/task", Programs: []string{"fill_processes"}},
 			}},
+			{Name: "unseen ends", Auxiliary: true, Applies: hasTaskFromPid, Rungs: []probe.Rung{
+				{Hook: "iter/bpf_map", Programs: []string{"walk_processes"}},
+			}},
 		},
-		Started: fill,
-		Tables:  tables,
+		Started:  fill,
+		Periodic: sweeper.sweep,
+		Tables:   tables,
 	}
 }
 
@@ -74,6 +80,10 @@ func rungs() []probe.Rung {
 			Programs: []string{"on_raw_sched_process_fork", "on_raw_sched_process_exec", "on_raw_sched_process_exit"},
 		},
 		{
+			Hook:     "kprobe/finalize_exec",
+			Programs: []string{"on_kprobe_wake_up_new_task", "on_kprobe_finalize_exec", "on_kprobe_taskstats_exit"},
+		},
+		{
 			Hook:     "tracepoint/sched/sched_process_exec",
 			Programs: []string{"on_classic_task_newtask", "on_classic_sched_process_exec", "on_classic_sched_process_exit"},
 		},
@@ -90,11 +100,18 @@ func exitArguments(n int) func(*probe.Host) error {
 	}
 }
 
-// hasPrepareExec: the tracepoint exists since 6.10. Before, scripts are looked
-// for when the exec has happened.
-func hasPrepareExec(p *probe.Probe) error {
-	if p.Host().TracepointParams("sched_prepare_exec") == 0 {
-		return fmt.Errorf("%w: no sched_prepare_exec before 6.10", probe.ErrNotApplicable)
+func prepareExec(h *probe.Host) error {
+	if h.TracepointParams("sched_prepare_exec") == 0 {
+		return fmt.Errorf("%w: no sched_prepare_exec before 6.10", probe.ErrHookMissing)
+	}
+	return nil
+}
+
+// hasPrepareHook: without one, scripts are looked for when the exec has happened.
+func hasPrepareHook(p *probe.Probe) error {
+	h := p.Host()
+	if prepareExec(h) != nil && (!h.HasKprobes() || h.FunctionParams("security_bprm_creds_from_file") < 0) {
+		return fmt.Errorf("%w: nothing to hook before an exec", probe.ErrNotApplicable)
 	}
 	return nil
 }
@@ -102,5 +119,29 @@ func hasPrepareExec(p *probe.Probe) error {
 // fill enters the processes that are older than the exporter.
 func fill(p *probe.Probe) error {
 	_, err := p.Iterate("fill_processes", 1)
+	return err
+}
+
+func hasTaskFromPid(p *probe.Probe) error {
+	if p.Host().FunctionParams("bpf_task_from_pid") < 0 {
+		return fmt.Errorf("%w: no bpf_task_from_pid before 6.2", probe.ErrNotApplicable)
+	}
+	return nil
+}
+
+// sweeper brings the table in line with what lives, after the recursion guard
+// has kept a program from seeing a fork or an end. One goroutine may use it.
+type sweeper struct{ misses uint64 }
+
+func (s *sweeper) sweep(p *probe.Probe) error {
+	misses := p.RecursionMisses()
+	if misses == s.misses {
+		return nil
+	}
+	s.misses = misses
+	if err := fill(p); err != nil || !p.Runs("walk_processes") {
+		return err
+	}
+	_, err := p.Iterate("walk_processes", 1)
 	return err
 }
