@@ -10,8 +10,8 @@
 #include "compat.h"
 
 enum {
-	/* user_namespaces(7): a map has at most 340 extents, 5 of them in place */
-	EXTENTS_MAX = 340,
+	/* user_namespaces(7): a map has at most 340 extents; 5 of them fit in place */
+	EXTENTS_MAX_BITS = 9,
 	EXTENTS_IN_PLACE = 5,
 };
 
@@ -44,29 +44,50 @@ static __always_inline bool in_initial_namespace(const struct cred *cred, const 
 	return LOAD(btf, ns, level) == 0;
 }
 
+/* The id that one extent has for another; NO_ID if it is not in there. */
+static __always_inline __u32 id_in(const struct uid_gid_extent *extent, __u32 id, bool up)
+{
+	__u32 from = up ? extent->lower_first : extent->first, to = up ? extent->first : extent->lower_first;
+
+	return id - from < extent->count ? to + (id - from) : NO_ID;
+}
+
 /*
  * An id through the map of a user namespace or a mount, down towards the
- * kernel's ids or up from them (kernel/user_namespace.c). NO_ID if the map
- * does not hold it.
+ * kernel's ids or up from them (kernel/user_namespace.c). Few extents are in
+ * place and in any order; of more there are two arrays, each sorted by what is
+ * looked for. NO_ID if the map does not hold it.
  */
 __noinline __u32 map_id(__u64 address, __u32 id, bool up)
 {
 	struct uid_gid_map *map = (void *)address;
-	__u32 count = BPF_CORE_READ(map, nr_extents), from, to;
+	__u32 low = 0, high = BPF_CORE_READ(map, nr_extents), middle, found;
 	struct uid_gid_extent extent, *extents;
 	int i;
 
-	if (count <= EXTENTS_IN_PLACE)
+	if (high <= EXTENTS_IN_PLACE) {
 		extents = (void *)(address + bpf_core_field_offset(struct uid_gid_map, extent));
-	else
-		extents = BPF_CORE_READ(map, forward);
-	for (i = 0; i < EXTENTS_MAX && i < count; i++) {
-		if (bpf_probe_read_kernel(&extent, sizeof(extent), &extents[i]))
+		for (i = 0; i < EXTENTS_IN_PLACE && i < high; i++) {
+			if (bpf_probe_read_kernel(&extent, sizeof(extent), &extents[i]))
+				return NO_ID;
+			found = id_in(&extent, id, up);
+			if (found != NO_ID)
+				return found;
+		}
+		return NO_ID;
+	}
+	extents = up ? BPF_CORE_READ(map, reverse) : BPF_CORE_READ(map, forward);
+	for (i = 0; i < EXTENTS_MAX_BITS && low < high; i++) {
+		middle = (low + high) / 2;
+		if (bpf_probe_read_kernel(&extent, sizeof(extent), &extents[middle]))
 			return NO_ID;
-		from = up ? extent.lower_first : extent.first;
-		to = up ? extent.first : extent.lower_first;
-		if (id - from < extent.count)
-			return to + (id - from);
+		found = id_in(&extent, id, up);
+		if (found != NO_ID)
+			return found;
+		if (id < (up ? extent.lower_first : extent.first))
+			high = middle;
+		else
+			low = middle + 1;
 	}
 	return NO_ID;
 }

@@ -6,3 +6,6 @@ package testkit
 
 // Rounds is how often the tests make each thing happen.
 const Rounds = 500
+
+// Few is how often where each time takes long.
+const Few = 20

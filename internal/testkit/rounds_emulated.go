@@ -8,3 +8,6 @@ package testkit
 // some ten times as slow, and what it shows, a rung that misses something on
 // that kernel, shows early. A multiple of what tests divide it by.
 const Rounds = 40
+
+// Few is how often where each time takes long.
+const Few = 5

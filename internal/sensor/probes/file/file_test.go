@@ -366,8 +366,8 @@ func TestOpens(t *testing.T) {
 	})
 	t.Run("eight threads", func(t *testing.T) {
 		watch := testkit.NewWatch(t, p, "file_access_total")
-		w.Do("threads", "5000", "open", in("secret"))
-		watch.Expect(t, map[string]map[int]int64{"file_access_total": {criticalRead: 40000}})
+		w.Do("threads", strconv.Itoa(10*rounds), "open", in("secret"))
+		watch.Expect(t, map[string]map[int]int64{"file_access_total": {criticalRead: 80 * rounds}})
 	})
 }
 

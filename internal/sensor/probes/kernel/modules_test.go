@@ -74,7 +74,7 @@ func TestModules(t *testing.T) {
 	if _, err := os.Stat(modulePath); err != nil {
 		t.Skip("needs a machine with the module dummy")
 	}
-	const n = 50
+	const n = testkit.Few
 	p, cgroup := start(t)
 	w := cgroup.Start(t, "kernel")
 	watch := testkit.NewWatch(t, p, "kernel_module_total", "kernel_module_failures_total")

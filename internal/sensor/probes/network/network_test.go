@@ -84,7 +84,18 @@ func (c *tcp) connect() error {
 	return unix.Connect(fd, c.address)
 }
 
+// accept waits: the last packet of a handshake may be handled after connect(2)
+// has returned.
 func (c *tcp) accept() error {
+	const patience = 5000 // ms
+	ready := []unix.PollFd{{Fd: int32(c.listener), Events: unix.POLLIN}}
+	if _, err := unix.Poll(ready, patience); err != nil && !errors.Is(err, unix.EINTR) {
+		return err
+	}
+	return c.acceptNow()
+}
+
+func (c *tcp) acceptNow() error {
 	fd, _, err := unix.Accept4(c.listener, unix.SOCK_CLOEXEC)
 	if err == nil {
 		c.servers = append(c.servers, fd)
@@ -441,7 +452,7 @@ func TestTCPAcrossNamespaces(t *testing.T) {
 			})
 			for range rounds {
 				client.do(t, conns.connect)
-				settle(t, "a connection to accept", func() bool { return conns.accept() == nil })
+				settle(t, "a connection to accept", func() bool { return conns.acceptNow() == nil })
 			}
 			if n, m := connections(atClient), connections(atServer); n != rounds || m != rounds {
 				t.Errorf("active: %d at the client, %d at the server, want %d", n, m, rounds)
@@ -468,7 +479,7 @@ func TestTCPTimeoutEstablished(t *testing.T) {
 	})
 	for range rounds {
 		client.do(t, conns.connect)
-		settle(t, "a connection to accept", func() bool { return conns.accept() == nil })
+		settle(t, "a connection to accept", func() bool { return conns.acceptNow() == nil })
 	}
 	client.mislead(t, "10.9.0.2")
 	for _, fd := range conns.clients {
@@ -509,7 +520,7 @@ func TestTCPAcceptQueueOverflow(t *testing.T) {
 		return err
 	})
 	settle(t, "the clients' ends", func() bool {
-		for conns.accept() == nil {
+		for conns.acceptNow() == nil {
 			in++
 		}
 		return testkit.Sum(t, p, "tcp_active")[1] == 0
@@ -536,7 +547,7 @@ func TestTCPOlderThanTheProbe(t *testing.T) {
 			})
 			for range rounds {
 				client.do(t, conns.connect)
-				settle(t, "a connection to accept", func() bool { return conns.accept() == nil })
+				settle(t, "a connection to accept", func() bool { return conns.acceptNow() == nil })
 			}
 			atClient := start(t, client.only())
 			atServer := testkit.StartProbe(t, probe.Inspect("/proc", "/sys", root), New(), server.only())

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"security-exporter/internal/testkit"
@@ -163,8 +164,8 @@ func TestCompatUserNamespace(t *testing.T) {
 	path := writeProgram(t, "program32", false, 1, machineCall{number: 310, args: [3]int32{0x10000000}})
 	w := cgroup.Start(t, "privilege")
 	watch := newWatch(t, p)
-	w.Do("exec", "500", path)
-	expect(t, watch, counts{"userns": 500})
+	w.Do("exec", strconv.Itoa(rounds), path)
+	expect(t, watch, counts{"userns": rounds})
 }
 
 // Without the program for 32-bit calls they are not seen, and what they gain
@@ -183,8 +184,8 @@ func TestUnseenGain(t *testing.T) {
 	path := writeProgram(t, "program64", true, 1, drop, unseen)
 	w := cgroup.Start(t, "privilege")
 	watch := newWatch(t, p)
-	w.Do("exec", "500", path)
-	expect(t, watch, counts{"setuid success": 500, "other": 500})
+	w.Do("exec", strconv.Itoa(rounds), path)
+	expect(t, watch, counts{"setuid success": rounds, "other": rounds})
 }
 
 // A thread has what the one has that made it: two threads drop root, each
@@ -199,8 +200,8 @@ func TestInheritedByThreads(t *testing.T) {
 	path := writeProgram(t, "program64", true, 1, thread, drop, thread, again)
 	w := cgroup.Start(t, "privilege")
 	watch := newWatch(t, p)
-	w.Do("exec", "500", path)
-	expect(t, watch, counts{"setuid success": 500 * 6, "set_id": 500 * 4})
+	w.Do("exec", strconv.Itoa(rounds), path)
+	expect(t, watch, counts{"setuid success": rounds * 6, "set_id": rounds * 4})
 	for _, table := range p.Spec().Tables(p) {
 		if table.Entries != 0 {
 			t.Errorf("%d entries left in %s", table.Entries, table.Name)

@@ -170,7 +170,7 @@ func TestExecOfThread(t *testing.T) {
 	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	folder := makePrograms(t, false)
-	const n = 20
+	const n = testkit.Few
 	for rung, r := range execRungs() {
 		t.Run(r.Hook, func(t *testing.T) {
 			p := startExecRung(t, host, cgroup, rung)
@@ -206,7 +206,7 @@ func TestExec(t *testing.T) {
 	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	folders := map[bool]string{false: makePrograms(t, false), true: makePrograms(t, true)}
-	for rung, n := range []int64{rounds, 20, 20, 20, 20, 20} {
+	for rung, n := range []int64{rounds, testkit.Few, testkit.Few, testkit.Few, testkit.Few, testkit.Few} {
 		hook := execRungs()[rung].Hook
 		t.Run(hook, func(t *testing.T) {
 			p := startExecRung(t, host, cgroup, rung)

@@ -4,6 +4,7 @@ package privilege
 
 import (
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -35,11 +36,11 @@ func TestNothingOther(t *testing.T) {
 			w := cgroup.Start(t, "privilege")
 			w.Do("setup", strings.Fields(c.setup)...)
 			watch := newWatch(t, p)
-			w.Do("exec", "50", filepath.Join(folder, c.program))
+			w.Do("exec", strconv.Itoa(testkit.Few), filepath.Join(folder, c.program))
 			w.Stop()
 			want := counts{}
 			for name, times := range c.each {
-				want.plus(name, times*50)
+				want.plus(name, times*testkit.Few)
 			}
 			expect(t, watch, want)
 		})
@@ -66,11 +67,11 @@ func TestOther(t *testing.T) {
 	cgroup := testkit.NewCgroup(t, host)
 	p, table := startBoth(t, host, New(), cgroup.Only())
 	watch := newWatch(t, p)
-	for range 20 {
+	for range testkit.Few {
 		w := cgroup.Start(t, "privilege")
 		w.Do("setup")
 		lower(t, table, w.PID())
 		w.Stop()
 	}
-	expect(t, watch, counts{"other": 20})
+	expect(t, watch, counts{"other": testkit.Few})
 }

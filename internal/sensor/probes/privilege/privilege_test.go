@@ -3,10 +3,14 @@
 package privilege
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/sensor/probe"
@@ -152,6 +156,47 @@ func TestCalls(t *testing.T) {
 	want := []probe.Table{{Name: "pending", Capacity: 1024}, {Name: "threads", Capacity: 2048}}
 	if got := p.Spec().Tables(p); !slices.Equal(got, want) {
 		t.Errorf("tables %+v, want %+v", got, want)
+	}
+}
+
+// scattered is an id map of nearly as many extents of one id as fit, in no
+// order, but for root, who stays root.
+func scattered() []syscall.SysProcIDMap {
+	const n, step = 300, 7919 // a prime
+	out := make([]syscall.SysProcIDMap, n)
+	for i := range out {
+		out[i] = syscall.SysProcIDMap{ContainerID: i * step % n * 2, HostID: 200000 + i, Size: 1}
+	}
+	out[0].HostID = 0
+	return out
+}
+
+// setfsuid and setfsgid say nothing of their result: the id is looked for in
+// the map of the caller's user namespace, whatever extent it is in.
+func TestScatteredIDs(t *testing.T) {
+	host := testkit.Inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	p, _ := startBoth(t, host, New(), cgroup.Only())
+	for _, extents := range []int{1, 5, 6, 300} {
+		t.Run(strconv.Itoa(extents)+" extents", func(t *testing.T) {
+			ids := scattered()[:extents]
+			w := cgroup.StartWith(t, "privilege", &syscall.SysProcAttr{
+				Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
+			})
+			defer w.Stop()
+			var each []string
+			for _, id := range ids {
+				// even ids are there, odd ones are not
+				each = append(each, fmt.Sprintf("setfsuid:%d", id.ContainerID), fmt.Sprintf("!setfsuid:%d", id.ContainerID+1),
+					fmt.Sprintf("setfsgid:%d", id.ContainerID), fmt.Sprintf("!setfsgid:%d", id.ContainerID+1))
+			}
+			watch := newWatch(t, p)
+			w.Do("calls", "1", "2", "", strings.Join(each, " "))
+			w.Stop()
+			want := counts{}
+			callCounts(want, each, 2)
+			expect(t, watch, want)
+		})
 	}
 }
 

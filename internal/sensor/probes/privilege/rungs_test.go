@@ -62,8 +62,8 @@ func TestCallRungs(t *testing.T) {
 			w := cgroup.Start(t, "privilege")
 			defer w.Stop()
 			watch := newWatch(t, p)
-			w.Do("child", "50", "unshare")
-			expect(t, watch, counts{"userns": 50})
+			w.Do("child", strconv.Itoa(testkit.Few), "unshare")
+			expect(t, watch, counts{"userns": testkit.Few})
 		})
 	}
 }
@@ -88,14 +88,14 @@ func TestOtherRungs(t *testing.T) {
 			}
 			watch := newWatch(t, p)
 			w := cgroup.Start(t, "privilege")
-			w.Do("child", "50", "clone")
+			w.Do("child", strconv.Itoa(testkit.Few), "clone")
 			w.Stop()
-			expect(t, watch, counts{"userns": 50})
+			expect(t, watch, counts{"userns": testkit.Few})
 			w = cgroup.Start(t, "privilege")
 			w.Do("setup") // its exec is over: it is in the table
 			lower(t, table, w.PID())
 			w.Stop()
-			expect(t, watch, counts{"userns": 50, "other": 1})
+			expect(t, watch, counts{"userns": testkit.Few, "other": 1})
 		})
 	}
 }

@@ -220,7 +220,7 @@ func TestShortLived(t *testing.T) {
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
 	execute, fork := int64(40*rounds), int64(360*rounds)
 	if testing.Short() {
-		execute, fork = 2000, 18_000
+		execute, fork = 4*rounds, 36*rounds
 	}
 	path := put(t, folder(t, tempPlace), "program", exiting())
 	dir := folder(t, systemPlace)

@@ -95,13 +95,13 @@ func TestOlderProcesses(t *testing.T) {
 		// a script in /tmp is no longer known: docs/hooks.md says so
 		{"stdin=pipe", script(t, folder(t, tempPlace), "script", put(t, folder(t, systemPlace), "program", blocking()))},
 	} {
-		w.Do("hold", append([]string{"500"}, args...)...)
+		w.Do("hold", append([]string{strconv.Itoa(rounds)}, args...)...)
 	}
 	w.Do("hold", "1", "stdin=tcp4", "stdout=tcp4", "/bin/sh")
-	want := perClass{"system": 1000, "user": 500, "container": 500, "suspicious": 1501}
+	want := perClass{"system": 2 * rounds, "user": rounds, "container": rounds, "suspicious": 3*rounds + 1}
 
 	p := testkit.StartProbe(t, host, New(), cgroup.Only())
-	live := perClass{"system": 1000, "user": 501, "container": 500, "suspicious": 1501}.byIndex(t)
+	live := perClass{"system": 2 * rounds, "user": rounds + 1, "container": rounds, "suspicious": 3*rounds + 1}.byIndex(t)
 	for class, n := range testkit.Sum(t, p, active) {
 		if n != live[class] {
 			t.Errorf("active[%d] is %d at the start, want %d", class, n, live[class])

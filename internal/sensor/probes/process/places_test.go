@@ -207,12 +207,12 @@ func TestScriptBehindClosedFiles(t *testing.T) {
 			}
 			path := script(t, folder(t, c.place), "script", worker)
 			watch := testkit.NewWatch(t, p, execs, exits)
-			for range 50 {
+			for range testkit.Few {
 				w.Do("open", c.files, plain)
 				w.Do("become", path)
 			}
 			w.Do("ping")
-			watch.Expect(t, map[string]map[int]int64{execs: perClass{c.class: 50}.byIndex(t)})
+			watch.Expect(t, map[string]map[int]int64{execs: perClass{c.class: testkit.Few}.byIndex(t)})
 			live := perClass{c.class: 1}.byIndex(t)
 			for class, n := range testkit.Sum(t, p, active) {
 				if n != live[class] {
