@@ -45,9 +45,11 @@ func systemClocks() (time.Time, time.Duration) {
 	return time.Now(), time.Duration(ts.Nano())
 }
 
-// wallTime is when an event of the kernel's monotonic clock happened.
+// wallTime is when an event of the kernel's monotonic clock happened. The clocks
+// are read again for an event that is newer than the last reading by resync;
+// older ones, a backlog, have the difference that was found then.
 func (e *Encoder) wallTime(at time.Duration) time.Time {
-	if d := at - e.monotonic; e.wall.IsZero() || d > resync || d < -resync {
+	if e.wall.IsZero() || at-e.monotonic > resync {
 		e.wall, e.monotonic = e.clock()
 	}
 	return e.wall.Add(at - e.monotonic)

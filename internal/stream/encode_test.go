@@ -245,6 +245,7 @@ func TestWallTime(t *testing.T) {
 	}
 	check(10*time.Second, noon, 1)
 	check(9500*time.Millisecond, noon.Add(-500*time.Millisecond), 1)
+	check(2*time.Second, noon.Add(-8*time.Second), 1) // a backlog reads no clock
 	// The clock is set forward an hour between two readings.
 	wall, mono = noon.Add(time.Hour+2*time.Second), 12*time.Second
 	check(12*time.Second, noon.Add(time.Hour+2*time.Second), 2)
