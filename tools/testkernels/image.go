@@ -39,14 +39,17 @@ var suites = []suite{
 	{name: "host", path: "./test/kernels"},
 }
 
-// runs are the suites chosen, each with a policy and the tests that run.
-func runs(o options) string {
+// runs are the suites chosen, each with a policy and the tests that run there.
+func runs(o options, k kernel) string {
 	var out []string
 	for _, s := range suites {
 		if o.suites == "" && s.apart || o.suites != "" && !slices.Contains(strings.Split(o.suites, ","), s.name) {
 			continue
 		}
 		for policy := range strings.SplitSeq(o.policies, ",") {
+			if policy == k.same {
+				continue
+			}
 			tests := "Test"
 			if policy != policies[0] {
 				tests = s.others

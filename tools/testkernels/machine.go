@@ -120,7 +120,7 @@ func boot(ctx context.Context, o options, k kernel, p packages, binaries string)
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
 	m := machine[k.arch]
-	line := fmt.Sprintf("console=%s loglevel=5 nowatchdog panic=-1 oops=panic lsm=lockdown,yama,bpf runs=%s", m.console, runs(o))
+	line := fmt.Sprintf("console=%s loglevel=5 nowatchdog panic=-1 oops=panic lsm=lockdown,yama,bpf runs=%s", m.console, runs(o, k))
 	arguments := append(slices.Clone(m.arguments), "-smp", "1", "-m", "2048", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio",
 		"-kernel", vmlinuz, "-initrd", initramfs, "-append", line)
 	console, err := os.Create(filepath.Join(folder, "console"))

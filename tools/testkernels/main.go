@@ -87,8 +87,8 @@ func run(ctx context.Context, o options) error {
 			rows[i] = row{kernel: k, err: err}
 			continue
 		}
+		slots <- struct{}{} // here, so that they start in this order
 		machines.Go(func() {
-			slots <- struct{}{}
 			defer func() { <-slots }()
 			rows[i] = test(ctx, o, k, packages, binaries[k.arch])
 			fmt.Fprintf(os.Stderr, "%s %s: %s\n", k.name, k.arch, rows[i].verdict())

@@ -9,15 +9,18 @@ type kernel struct {
 	suite      string
 	security   bool // in the security archive
 	series     string
+	// same is the policy whose hooks are those that auto takes.
+	same string
 }
 
+// matrix has the slowest first, so that none is left alone at the end.
 var matrix = []kernel{
+	{name: "6.12", arch: "arm64", suite: "trixie", series: "6.12."},
+	{name: "6.1", arch: "arm64", suite: "bookworm", series: "6.1.", same: "kprobe"},
 	{name: "5.10", arch: "amd64", suite: "bullseye-security", security: true, series: "5.10."},
 	{name: "6.1", arch: "amd64", suite: "bookworm", series: "6.1."},
 	{name: "6.12", arch: "amd64", suite: "trixie", series: "6.12."},
-	{name: "newest", arch: "amd64", suite: "trixie-backports"},
-	{name: "6.1", arch: "arm64", suite: "bookworm", series: "6.1."},
-	{name: "6.12", arch: "arm64", suite: "trixie", series: "6.12."},
+	{name: "newest", arch: "amd64", suite: "trixie-backports", same: "kprobe"},
 }
 
 // tools is where busybox comes from, for each architecture.
