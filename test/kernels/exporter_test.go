@@ -54,7 +54,7 @@ func startExporter(t *testing.T, attributes *syscall.SysProcAttr, arguments ...s
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.stop(t) })
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		if response, err := http.Get(e.url + "/readyz"); err == nil {
 			_ = response.Body.Close()
 			if response.StatusCode == http.StatusOK {
@@ -62,7 +62,7 @@ func startExporter(t *testing.T, attributes *syscall.SysProcAttr, arguments ...s
 			}
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("the exporter is not ready after two minutes")
+			t.Fatal("the exporter is not ready after five minutes")
 		}
 	}
 }

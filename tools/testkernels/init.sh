@@ -45,7 +45,7 @@ for run in $(argument runs | tr , ' '); do
 	policy=${tests%%/*} tests=${tests#*/}
 	echo "@@ begin $suite $policy"
 	read -r before _ </proc/uptime
-	(cd /tmp && SECURITY_EXPORTER_TEST_HOOK_POLICY=$policy timeout 900 "/tests/$suite.test" -test.v -test.timeout=880s "-test.run=$tests") 2>&1
+	(cd /tmp && SECURITY_EXPORTER_TEST_HOOK_POLICY=$policy timeout 1500 "/tests/$suite.test" -test.v -test.timeout=1480s "-test.run=$tests") 2>&1
 	code=$?
 	read -r after _ </proc/uptime
 	echo "@@ end $suite $policy $code $before $after"

@@ -39,7 +39,7 @@ func main() {
 	flag.StringVar(&o.cache, "cache", defaultCache(), "folder for packages, indices and consoles")
 	flag.StringVar(&o.mirror, "mirror", "", "Debian mirror, that of apt's sources if empty; its security archive is found beside it")
 	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "machines at a time")
-	flag.DurationVar(&o.limit, "limit", 25*time.Minute, "time for one machine")
+	flag.DurationVar(&o.limit, "limit", 45*time.Minute, "time for one machine")
 	flag.StringVar(&o.run, "run", "", "tests to run, as for go test")
 	flag.StringVar(&o.policies, "policies", strings.Join(policies, ","), "hook policies to test")
 	flag.StringVar(&o.suites, "suites", "", "suites to run, comma-separated; empty: all")
