@@ -284,10 +284,14 @@ func closeAll(fds *[]int) {
 	*fds = nil
 }
 
+// patience is for what the kernel's timers bring about: after a lost SYN a FIN is
+// sent again after 3 and after 9 s.
+const patience = 30 * time.Second
+
 // settle waits until a condition holds, and fails the test if it never does.
 func settle(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never came: %s", what)
 		}

@@ -87,9 +87,9 @@ func (c *tcp) connect() error {
 // accept waits: the last packet of a handshake may be handled after connect(2)
 // has returned.
 func (c *tcp) accept() error {
-	const patience = 5000 // ms
+	const wait = 5000 // ms
 	ready := []unix.PollFd{{Fd: int32(c.listener), Events: unix.POLLIN}}
-	if _, err := unix.Poll(ready, patience); err != nil && !errors.Is(err, unix.EINTR) {
+	if _, err := unix.Poll(ready, wait); err != nil && !errors.Is(err, unix.EINTR) {
 		return err
 	}
 	return c.acceptNow()
