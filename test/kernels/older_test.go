@@ -147,7 +147,7 @@ func TestOldest(t *testing.T) {
 		t.Run(c.spec.Name(), func(t *testing.T) {
 			var refused refusals
 			host.WithTracefs(func() {
-				p := probe.Start(t.Context(), without(c.spec, "sched_prepare_exec"), host, shared, settings, slog.New(&refused))
+				p := probe.Start(t.Context(), without(c.spec, "sched_prepare_exec", "security_bprm"), host, shared, settings, slog.New(&refused))
 				defer func() {
 					if err := p.Close(); err != nil {
 						t.Error(err)

@@ -134,7 +134,7 @@ func pivot(args ...string) error {
 
 func TestContainer(t *testing.T) {
 	dir := t.TempDir()
-	p, w := setupWith(t, dir, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS})
+	p, w := setupWith(t, dir, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}, (*testkit.Cgroup).Only)
 	root := filepath.Join(dir, "root")
 	mkdir(t, root)
 	w.Do("repeat", "1", "pivot", root, dir)

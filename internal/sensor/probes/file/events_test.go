@@ -65,7 +65,7 @@ func expectAccesses(t *testing.T, p *probe.Probe, w *testkit.Process, do []strin
 // mount namespace; of a name that is gone afterwards, the path it had.
 func TestEvents(t *testing.T) {
 	dir := t.TempDir()
-	p, w := setup(t, dir)
+	p, w := setupWith(t, dir, nil, withEvents)
 	in := func(name string) string { return filepath.Join(dir, name) }
 	odd := in("folder/a\x1b\"\xff\xfe")
 	write(t, odd)
@@ -112,7 +112,7 @@ func TestEventsOnAnotherMount(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	p, w := setup(t, dir)
+	p, w := setupWith(t, dir, nil, withEvents)
 	secret := filepath.Join(dir, "secret")
 	expectAccesses(t, p, w, []string{"open", secret}, access{secret, read, event.Critical})
 	expectAccesses(t, p, w, []string{"chmod", secret}, access{secret, wrote, event.Critical})
@@ -123,7 +123,7 @@ func TestEventsOnAnotherMount(t *testing.T) {
 // In a container the path is the one inside.
 func TestEventsInContainer(t *testing.T) {
 	dir := t.TempDir()
-	p, w := setupWith(t, dir, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS})
+	p, w := setupWith(t, dir, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}, withEvents)
 	root := filepath.Join(dir, "root")
 	mkdir(t, root)
 	w.Do("repeat", "1", "pivot", root, dir)

@@ -54,10 +54,14 @@ func rules(dir string) []config.FileRule {
 
 func setup(t *testing.T, dir string) (*probe.Probe, *testkit.Process) {
 	t.Helper()
-	return setupWith(t, dir, nil)
+	return setupWith(t, dir, nil, (*testkit.Cgroup).Only)
 }
 
-func setupWith(t *testing.T, dir string, attributes *syscall.SysProcAttr) (*probe.Probe, *testkit.Process) {
+func withEvents(c *testkit.Cgroup) probe.Settings { return testkit.WithEvents(c.Only()) }
+
+// setupWith starts the worker with attributes, and the probe with the settings
+// for the worker's cgroup.
+func setupWith(t *testing.T, dir string, attributes *syscall.SysProcAttr, settings func(*testkit.Cgroup) probe.Settings) (*probe.Probe, *testkit.Process) {
 	t.Helper()
 	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
@@ -72,7 +76,7 @@ func setupWith(t *testing.T, dir string, attributes *syscall.SysProcAttr) (*prob
 	if err := os.Symlink("target", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	p := testkit.StartProbe(t, host, New(NewRules(rules(dir))), cgroup.Only())
+	p := testkit.StartProbe(t, host, New(NewRules(rules(dir))), settings(cgroup))
 	w := cgroup.StartWith(t, "file", attributes)
 	return p, w
 }

@@ -40,8 +40,8 @@ func New() *probe.Spec {
 			{Name: "older processes", Auxiliary: true, Rungs: []probe.Rung{
 				{Hook: "iter/task", Programs: []string{"fill_processes"}},
 			}},
-			{Name: "unseen ends", Auxiliary: true, Applies: hasTaskFromPid, Rungs: []probe.Rung{
-				{Hook: "iter/bpf_map", Programs: []string{"walk_processes"}},
+			{Name: "unseen ends", Auxiliary: true, Rungs: []probe.Rung{
+				{Hook: "iter/bpf_map", Programs: []string{"walk_processes"}, Requires: taskFromPid},
 			}},
 		},
 		Started:  fill,
@@ -122,8 +122,8 @@ func fill(p *probe.Probe) error {
 	return err
 }
 
-func hasTaskFromPid(p *probe.Probe) error {
-	if p.Host().FunctionParams("bpf_task_from_pid") < 0 {
+func taskFromPid(h *probe.Host) error {
+	if h.FunctionParams("bpf_task_from_pid") < 0 {
 		return fmt.Errorf("%w: no bpf_task_from_pid before 6.2", probe.ErrNotApplicable)
 	}
 	return nil
