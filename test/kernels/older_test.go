@@ -117,8 +117,12 @@ func TestOldest(t *testing.T) {
 	if _, err := os.Stat("/proc/modules"); err == nil {
 		modules = attached("tracepoint/syscalls/sys_exit_init_module")
 	}
-	const programs, after = "raw_tracepoint/sched_process_exec", " raw_tracepoint/sched_process_fork raw_tracepoint/sched_process_exit"
 	host := oldest(t)
+	const programs = "raw_tracepoint/sched_process_exec"
+	processes, after := programs, " raw_tracepoint/sched_process_fork raw_tracepoint/sched_process_exit"
+	if host.Preempts() && kprobes { // as no kernel of that shape does
+		processes, after = "kprobe/finalize_exec", " kprobe/wake_up_new_task kprobe/exit_signals"
+	}
 	settings := probe.Settings{
 		Constants: map[string]any{"rings": false, "stream": false, "detailed": false, "arguments": false},
 		Edit:      refuseNewer(t),
@@ -134,7 +138,7 @@ func TestOldest(t *testing.T) {
 		want probe.Status
 	}{
 		{privilege.New(), either(attached("kretprobe/__sys_set*id "+programs+after), attached("tracepoint/syscalls/sys_exit_set*id "+programs+after))},
-		{process.New(), attached(programs)},
+		{process.New(), attached(processes)},
 		{network.New(), either(attached("raw_tracepoint/inet_sock_set_state kprobe/udp_sendmsg"), attached("raw_tracepoint/inet_sock_set_state cgroup/connect4"))},
 		{
 			file.New(file.NewRules([]config.FileRule{{Path: watched, Read: config.SeverityCritical, Write: config.SeverityCritical}})),
