@@ -221,11 +221,14 @@ func runExec(args ...string) (string, error) {
 // onLeader tells a worker to keep its actions on the thread that leads its group.
 const onLeader = "SECURITY_EXPORTER_TEST_ON_LEADER"
 
-func init() {
-	if os.Getenv(onLeader) != "" {
+// While packages are initialized, the leader runs them (package runtime).
+var leads = func() bool {
+	lead := os.Getenv(onLeader) != ""
+	if lead {
 		runtime.LockOSThread()
 	}
-}
+	return lead
+}()
 
 // runExecOfThread starts n workers for asThread.
 func runExecOfThread(args ...string) (string, error) {
@@ -248,6 +251,9 @@ func runExecOfThread(args ...string) (string, error) {
 // executes a file.
 func asThread(args ...string) (string, error) {
 	path, leader, thread := args[0], args[1], args[2]
+	if !leads || unix.Gettid() != os.Getpid() {
+		return "", errors.New("not in the leader")
+	}
 	if err := callThread(0, strings.Fields(leader), nil); err != nil {
 		return "", err
 	}
