@@ -21,6 +21,7 @@ enum {
 	AF_INET6_FAMILY = 10,
 	/* Deeper than any path a distribution installs; beyond it: suspicious. */
 	PATH_DEPTH_MAX = 128,
+	CLIMB_STEPS = 16,
 	DIRECT_DEPTH_MAX = 12,
 	CGROUP_DEPTH_MAX = 8,
 	CGROUP_NAME_MAX = 96,
@@ -54,36 +55,74 @@ static __always_inline bool is_system_directory(const unsigned char *name)
  * have. They read with probe reads.
  */
 
-/*
- * Climbs from a directory of a mount to the root of its mount namespace. top is
- * the name of the topmost directory seen so far, 0 for none. Returns the
- * topmost name, NAMELESS if there is none, or 0 if a directory on the way is
- * writable for others or the way does not end.
- */
+/* On the way from a directory to the root of its mount namespace. */
+struct climb {
+	struct dentry *dentry, *root; /* root: of the mount */
+	struct mount *mount;
+	__u64 top; /* the name of the topmost directory so far, 0 for none */
+};
+
 enum { NAMELESS = 1 };
 
-__noinline __u64 climb(__u64 start, __u64 of_mount, __u64 top)
+/*
+ * Some steps of climb(), which are verified once for all its calls. True when
+ * it is over: then top is what climb() returns.
+ */
+__noinline int climb_on(struct climb *at)
 {
-	struct mount *mount = (void *)of_mount, *up;
-	struct dentry *dentry = (void *)start, *root = BPF_CORE_READ(mount, mnt.mnt_root), *parent;
-	int depth;
+	struct dentry *dentry, *root, *parent;
+	struct mount *mount, *up;
+	__u64 top;
+	int i;
 
-	for (depth = 0; depth < PATH_DEPTH_MAX; depth++) {
+	if (!at)
+		return true;
+	dentry = at->dentry;
+	root = at->root;
+	mount = at->mount;
+	top = at->top;
+	for (i = 0; i < CLIMB_STEPS; i++) {
 		if (dentry == root) {
 			up = BPF_CORE_READ(mount, mnt_parent);
-			if (up == mount)
-				return top ?: NAMELESS;
+			if (up == mount) {
+				at->top = top ?: NAMELESS;
+				return true;
+			}
 			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
 			root = BPF_CORE_READ(up, mnt.mnt_root);
 			mount = up;
 			continue;
 		}
 		parent = BPF_CORE_READ(dentry, d_parent);
-		if (parent == dentry || (BPF_CORE_READ(parent, d_inode, i_mode) & S_IWOTH_BIT))
-			return 0;
+		if (parent == dentry || (BPF_CORE_READ(parent, d_inode, i_mode) & S_IWOTH_BIT)) {
+			at->top = 0;
+			return true;
+		}
 		top = (__u64)BPF_CORE_READ(dentry, d_name.name);
 		dentry = parent;
 	}
+	at->dentry = dentry;
+	at->root = root;
+	at->mount = mount;
+	at->top = top;
+	return false;
+}
+
+/*
+ * Climbs from a directory of a mount to the root of its mount namespace. top is
+ * the name of the topmost directory seen so far, 0 for none. Returns the
+ * topmost name, NAMELESS if there is none, or 0 if a directory on the way is
+ * writable for others or the way does not end.
+ */
+__noinline __u64 climb(__u64 start, __u64 of_mount, __u64 top)
+{
+	struct climb at = { .dentry = (void *)start, .mount = (void *)of_mount, .top = top };
+	int i;
+
+	at.root = BPF_CORE_READ((struct mount *)of_mount, mnt.mnt_root);
+	for (i = 0; i < PATH_DEPTH_MAX / CLIMB_STEPS; i++)
+		if (climb_on(&at))
+			return at.top;
 	return 0;
 }
 
@@ -212,31 +251,37 @@ static const char interpreters[][INTERPRETER_LEN] __attribute__((aligned(8))) = 
 };
 /* clang-format on */
 
+/*
+ * 1 for a byte that belongs to a name's stem, 0 for a zero, a dot or a digit.
+ * Without a branch: the verifier would follow both for each byte.
+ */
+static __always_inline __u64 is_of_stem(__s32 c)
+{
+	__s32 zero = c - 1, dot = (c ^ '.') - 1, digit = ~((c - '0') | ('9' - c)); /* if so, negative */
+	__u64 outside = (__u32)(zero | dot | digit) >> 31;
+
+	barrier_var(outside);
+	return 1 - outside;
+}
+
 __noinline int is_interpreter(__u64 dentry_name, __u32 length)
 {
-	__u64 words[INTERPRETER_LEN / 8] = {};
-	__u32 stem = 0;
+	__u64 words[INTERPRETER_LEN / 8] = {}, stem = 0;
 	int i;
 
 	if (length >= INTERPRETER_LEN)
 		return false;
 	bpf_probe_read_kernel_str(words, sizeof(words), (void *)dentry_name);
-	for (i = 0; i < INTERPRETER_LEN; i++) {
-		__u8 c = words[i / 8] >> (i % 8 * 8);
-
-		if (c && c != '.' && (c < '0' || c > '9'))
-			stem = i + 1;
-	}
-	if (stem < 8) {
-		words[0] &= (1ULL << stem * 8) - 1;
-		words[1] = 0;
-	} else if (stem < INTERPRETER_LEN) {
-		words[1] &= (1ULL << (stem - 8) * 8) - 1;
+	for (i = INTERPRETER_LEN - 1; i >= 0; i--) {
+		stem |= is_of_stem(words[i / 8] >> (i % 8 * 8) & 0xff);
+		words[i / 8] &= ~((1 - stem) * 0xffULL << (i % 8 * 8));
 	}
 	for (i = 0; i < (int)(sizeof(interpreters) / INTERPRETER_LEN); i++) {
 		const __u64 *known = (const __u64 *)interpreters[i];
+		__u64 differs = (words[0] ^ known[0]) | (words[1] ^ known[1]);
 
-		if (words[0] == known[0] && words[1] == known[1])
+		barrier_var(differs); /* one question for the verifier, not two */
+		if (!differs)
 			return true;
 	}
 	return false;

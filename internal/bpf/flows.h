@@ -39,7 +39,7 @@ COUNTER(flow_balance, 1);
  * active for as long as it ought to be. A unit is cleared 17 to 34 s before its
  * turn; flow_cleared is the last that was.
  */
-enum { FLOW_UNIT_SHIFT = 28, FLOW_UNITS = 512, FLOW_WINDOW = 224, FLOW_AHEAD = 128, FLOW_CLEAR_MAX = 384 };
+enum { FLOW_UNIT_SHIFT = 28, FLOW_UNITS = 512, FLOW_WINDOW = 224, FLOW_AHEAD = 128, FLOW_CLEAR_MAX = 384, FLOW_CLEAR_STEPS = 32 };
 
 struct flow_units {
 	__s64 counts[FLOW_UNITS * DIRECTION_COUNT];
@@ -54,17 +54,28 @@ struct {
 
 volatile __u64 flow_cleared = 0;
 
-/* Clears what lies ahead of a unit, and the window behind it if nobody came by. */
-__noinline int clear_ahead(__u64 unit)
+/* Clears some units, which is verified once for all its calls. */
+__noinline int clear_units(__u64 from, __u64 to)
 {
-	__u64 cleared = flow_cleared, from = cleared + 1, to = unit + FLOW_AHEAD;
 	const __u32 zero = 0;
 	struct flow_units *ring = bpf_map_lookup_elem(&flow_ring, &zero);
 	__u32 at;
 	int i;
 
-	if (!ring)
-		return 0;
+	for (i = 0; ring && i < FLOW_CLEAR_STEPS && from + i <= to; i++) {
+		at = ((from + i) & (FLOW_UNITS - 1)) * DIRECTION_COUNT;
+		ring->counts[at] = 0;
+		ring->counts[at + 1] = 0;
+	}
+	return 0;
+}
+
+/* Clears what lies ahead of a unit, and the window behind it if nobody came by. */
+__noinline int clear_ahead(__u64 unit)
+{
+	__u64 cleared = flow_cleared, from = cleared + 1, to = unit + FLOW_AHEAD;
+	int i;
+
 	if (has_compare_and_swap()) {
 		if (__sync_val_compare_and_swap(&flow_cleared, cleared, to) != cleared)
 			return 0;
@@ -73,10 +84,9 @@ __noinline int clear_ahead(__u64 unit)
 	}
 	if (from + FLOW_WINDOW < unit)
 		from = unit - FLOW_WINDOW;
-	for (i = 0; i < FLOW_CLEAR_MAX && from + i <= to; i++) {
-		at = ((from + i) & (FLOW_UNITS - 1)) * DIRECTION_COUNT;
-		ring->counts[at] = 0;
-		ring->counts[at + 1] = 0;
+	for (i = 0; i < FLOW_CLEAR_MAX / FLOW_CLEAR_STEPS && from <= to; i++) {
+		clear_units(from, to);
+		from += FLOW_CLEAR_STEPS;
 	}
 	return 0;
 }

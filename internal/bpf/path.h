@@ -16,8 +16,14 @@ enum {
 	/* A text has room for one component more, of NAME_MAX and a zero byte. */
 	TEXT_FULL = TEXT_LEN / 2,
 	PATH_COMPONENTS = 32,
+	PATH_STEPS = 4,
 	PATH_DIRECT = 8,
 	MOUNTS_TRIED = 16,
+};
+
+/* A text of an event. */
+struct text {
+	__u8 bytes[TEXT_LEN];
 };
 
 /* Adds a component to a text; false if it is full. */
@@ -40,20 +46,35 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 	return (void *)(address(mnt) - bpf_core_field_offset(struct mount, mnt));
 }
 
-/* The rest of a path, from any dentry on its way, across mounts. True if the path is whole. */
-static __always_inline bool write_rest(__u8 *text, __u16 *length, struct dentry *dentry, struct mount *mount)
+/* On the way from a dentry to the root of its mount namespace. */
+struct path_walk {
+	struct dentry *dentry, *root; /* root: of the mount */
+	struct mount *mount;
+	__u16 length;
+	bool whole;
+};
+
+/* Some steps of write_rest(), which are verified once for all its calls. True when it is over. */
+__noinline int write_some(struct text *text, struct path_walk *at)
 {
-	struct dentry *root = BPF_CORE_READ(mount, mnt.mnt_root), *parent;
+	struct dentry *dentry, *root, *parent;
 	const unsigned char *name;
-	struct mount *up;
+	struct mount *mount, *up;
 	char first = 0;
 	int i;
 
-	for (i = 0; i < PATH_COMPONENTS; i++) {
+	if (!text || !at)
+		return true;
+	dentry = at->dentry;
+	root = at->root;
+	mount = at->mount;
+	for (i = 0; i < PATH_STEPS; i++) {
 		if (dentry == root) {
 			up = BPF_CORE_READ(mount, mnt_parent);
-			if (up == mount)
+			if (up == mount) {
+				at->whole = true;
 				return true;
+			}
 			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
 			root = BPF_CORE_READ(up, mnt.mnt_root);
 			mount = up;
@@ -64,13 +85,30 @@ static __always_inline bool write_rest(__u8 *text, __u16 *length, struct dentry 
 		if (parent == dentry) {
 			/* a memfd has a name and lies nowhere; else, the file is not below this mount */
 			bpf_probe_read_kernel(&first, sizeof(first), name);
-			return first != '/' && write_component(text, length, name);
+			at->whole = first != '/' && write_component(text->bytes, &at->length, name);
+			return true;
 		}
-		if (!write_component(text, length, name))
-			return false;
+		if (!write_component(text->bytes, &at->length, name))
+			return true;
 		dentry = parent;
 	}
+	at->dentry = dentry;
+	at->root = root;
+	at->mount = mount;
 	return false;
+}
+
+/* The rest of a path, from any dentry on its way, across mounts. True if the path is whole. */
+static __always_inline bool write_rest(__u8 *text, __u16 *length, struct dentry *dentry, struct mount *mount)
+{
+	struct path_walk at = { .dentry = dentry, .root = BPF_CORE_READ(mount, mnt.mnt_root), .mount = mount, .length = *length };
+	int i;
+
+	for (i = 0; i < PATH_COMPONENTS / PATH_STEPS; i++)
+		if (write_some((struct text *)text, &at))
+			break;
+	*length = at.length;
+	return at.whole;
 }
 
 /*
