@@ -128,3 +128,18 @@ func (w *Watch) Expect(t testing.TB, want map[string]map[int]int64) {
 		}
 	}
 }
+
+// ExpectEmpty fails the test if a table of the probe has entries left. Where the
+// kernel preempts programs, what is left must have been counted as lost.
+func ExpectEmpty(t testing.TB, p *probe.Probe) {
+	t.Helper()
+	lost := 0
+	if p.Host().Preempts() {
+		lost = int(p.RecursionMisses())
+	}
+	for _, table := range p.Spec().Tables(p) {
+		if table.Entries > lost {
+			t.Errorf("%d entries left in %s", table.Entries, table.Name)
+		}
+	}
+}

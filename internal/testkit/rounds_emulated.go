@@ -7,7 +7,7 @@ package testkit
 // Rounds is how often the tests make each thing happen. An emulated machine is
 // some ten times as slow, and what it shows, a rung that misses something on
 // that kernel, shows early. A multiple of what tests divide it by.
-const Rounds = 40
+const Rounds = 20
 
 // Few is how often where each time takes long.
 const Few = 5

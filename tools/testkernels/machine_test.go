@@ -29,6 +29,10 @@ func TestParse(t *testing.T) {
 			"@@ begin file auto\n    --- FAIL: TestA/one (0.1s)\n    --- PASS: TestA/two (0.1s)\n--- FAIL: TestA (0.2s)\n@@ end file auto 1 1.0 2.0",
 			1, 0, 2, []string{"file: TestA", "file: TestA/one"},
 		},
+		"failed, with what it said last": {
+			"@@ begin file auto\n=== RUN   TestA\n=== RUN   TestA/one\n    a_test.go:1: got 1, want 2\n=== NAME  TestA\n    a_test.go:9: left open\n    --- FAIL: TestA/one (0.1s)\n--- FAIL: TestA (0.2s)\n@@ end file auto 1 1.0 2.0",
+			0, 0, 2, []string{"file: TestA\n\ta_test.go:9: left open", "file: TestA/one\n\ta_test.go:1: got 1, want 2"},
+		},
 		"ended with an error and no test that failed": {
 			"@@ begin file auto\n--- PASS: TestA (0.1s)\n@@ end file auto 143 1.0 2.0", 1, 0, 1, []string{"file: ended with 143"},
 		},

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -72,35 +73,41 @@ func TestRulesChangeUnderLoad(t *testing.T) {
 
 	// Files made anew each time are known by name only, and one that is
 	// replaced has a watched name before and after.
-	const changes, n = 20, 4000
-	var running atomic.Int32
-	running.Store(4)
-	load := func(operation string, args ...string) {
-		w := cgroup.Start(t, "file")
-		go func() {
-			defer running.Add(-1)
-			if _, err := w.Try("repeat", append([]string{strconv.Itoa(n), operation}, args...)...); err != nil {
-				t.Error(err)
+	const changes, batch = max(5, rounds/10), 50
+	var over atomic.Bool
+	var loads sync.WaitGroup
+	load := func(operation string, args ...string) *int64 {
+		w, n := cgroup.Start(t, "file"), new(int64)
+		loads.Go(func() {
+			for !over.Load() {
+				if _, err := w.Try("repeat", append([]string{strconv.Itoa(batch), operation}, args...)...); err != nil {
+					t.Error(err)
+					return
+				}
+				*n += batch
 			}
-		}()
+		})
+		return n
 	}
-	load("open", dir+"/secret")
-	load("open-new", dir+"/key-new.pem")
-	load("replace", dir+"/replaced", dir+"/unwatched")
-	load("open-new", dir+"/folder/new")
+	secret := load("open", dir+"/secret")
+	key := load("open-new", dir+"/key-new.pem")
+	replaced := load("replace", dir+"/replaced", dir+"/unwatched")
+	entry := load("open-new", dir+"/folder/new")
 
-	rounds := 0
-	for ; rounds < changes || running.Load() > 0; rounds++ {
-		if err := rules.Set(slices.Concat(changing(dir, rounds), staying(dir))); err != nil {
-			t.Fatal(err)
+	for round := range changes {
+		if err := rules.Set(slices.Concat(changing(dir, round), staying(dir))); err != nil {
+			t.Error(err)
+			break
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	t.Logf("%d changes", rounds)
+	over.Store(true)
+	loads.Wait()
+	t.Logf("%d opens, %d of new files, %d replacements, %d entries", *secret, *key, *replaced, *entry)
 	counters.Expect(t, map[string]map[int]int64{"file_access_total": {
-		criticalRead: 2 * n, criticalWrite: n,
+		criticalRead: *secret + *key, criticalWrite: *replaced,
 		// made, opened, removed
-		warningRead: n, warningWrite: 2 * n,
+		warningRead: *entry, warningWrite: 2 * *entry,
 	}})
 
 	// What went is not counted any more, and what came is.

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -287,6 +289,27 @@ func closeAll(fds *[]int) {
 // patience is for what the kernel's timers bring about: after a lost SYN a FIN is
 // sent again after 3 and after 9 s.
 const patience = 30 * time.Second
+
+// protocolCounter is a number of /proc/net/netstat, of the network namespace of
+// the thread.
+func protocolCounter(protocol, name string) (uint64, error) {
+	content, err := os.ReadFile("/proc/thread-self/net/netstat")
+	if err != nil {
+		return 0, err
+	}
+	var names []string
+	for line := range strings.Lines(string(content)) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != protocol+":" {
+			continue
+		}
+		if i := slices.Index(names, name); i >= 0 {
+			return strconv.ParseUint(fields[i], 10, 64)
+		}
+		names = fields
+	}
+	return 0, fmt.Errorf("no %s %s in netstat", protocol, name)
+}
 
 // settle waits until a condition holds, and fails the test if it never does.
 func settle(t testing.TB, what string, holds func() bool) {

@@ -202,9 +202,5 @@ func TestInheritedByThreads(t *testing.T) {
 	watch := newWatch(t, p)
 	w.Do("exec", strconv.Itoa(rounds), path)
 	expect(t, watch, counts{"setuid success": rounds * 6, "set_id": rounds * 4})
-	for _, table := range p.Spec().Tables(p) {
-		if table.Entries != 0 {
-			t.Errorf("%d entries left in %s", table.Entries, table.Name)
-		}
-	}
+	testkit.ExpectEmpty(t, p)
 }

@@ -164,40 +164,60 @@ func guesses(p *probe.Probe) bool {
 	return !p.Runs("on_sched_prepare_exec") && !p.Runs("on_raw_sched_prepare_exec") && !p.Runs("on_kprobe_security_bprm_committing_creds")
 }
 
-// What another thread than the leader had before an exec is compared with that
-// thread's own, although the exec gives it the leader's id.
-func TestExecOfThread(t *testing.T) {
-	host := testkit.Inspect(t)
-	cgroup := testkit.NewCgroup(t, host)
-	folder := makePrograms(t, false)
+// checkExecs has workers execute programs, n times each. Nothing is counted as
+// other, also when the worker ends.
+func checkExecs(t *testing.T, cgroup *testkit.Cgroup, p *probe.Probe, folders map[bool]string, classic bool, n int64) {
+	t.Helper()
+	for _, c := range execCases {
+		each := c.each
+		if c.guessed != nil && guesses(p) {
+			each = c.guessed
+		}
+		if c.classic != nil && classic {
+			each = c.classic
+		}
+		t.Run(c.name, func(t *testing.T) {
+			w := cgroup.Start(t, "privilege")
+			w.Do("setup", strings.Fields(c.setup)...)
+			watch := newWatch(t, p)
+			args := []string{strconv.FormatInt(n, 10), filepath.Join(folders[c.nosuid], c.program)}
+			if c.traced {
+				args = append(args, "traced")
+			}
+			w.Do("exec", args...)
+			w.Stop()
+			want := counts{}
+			for name, times := range each {
+				want.plus(name, times*n)
+			}
+			expect(t, watch, want)
+		})
+	}
+}
+
+// checkExecsOfThreads: what another thread than the leader had before an exec is
+// compared with that thread's own, although the exec gives it the leader's id.
+func checkExecsOfThreads(t *testing.T, cgroup *testkit.Cgroup, p *probe.Probe, folder string) {
+	t.Helper()
 	const n = testkit.Few
-	for rung, r := range execRungs() {
-		t.Run(r.Hook, func(t *testing.T) {
-			p := startExecRung(t, host, cgroup, rung)
+	for _, c := range []struct {
+		name, program, leader, thread string
+		want                          counts
+	}{
+		{"of a thread that dropped root", "suid-root", "", "setresuid:-1:1000:-1",
+			counts{"setuid success": n, "suid_exec success": n, "suid_exec": n}},
+		{"of a thread that kept root", "plain", "setresuid:1000:1000:1000", "", counts{"setuid success": n}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			if guesses(p) {
 				t.Skip("the old credentials are guessed")
 			}
-			for _, c := range []struct {
-				name, program, leader, thread string
-				want                          counts
-			}{
-				{"that dropped root", "suid-root", "", "setresuid:-1:1000:-1",
-					counts{"setuid success": n, "suid_exec success": n, "suid_exec": n}},
-				{"that kept root", "plain", "setresuid:1000:1000:1000", "", counts{"setuid success": n}},
-			} {
-				t.Run(c.name, func(t *testing.T) {
-					w := cgroup.Start(t, "privilege")
-					watch := newWatch(t, p)
-					w.Do("exec-of-thread", strconv.Itoa(n), filepath.Join(folder, c.program), c.leader, c.thread)
-					w.Stop()
-					expect(t, watch, c.want)
-					for _, table := range p.Spec().Tables(p) {
-						if table.Entries != 0 {
-							t.Errorf("%d entries left in %s", table.Entries, table.Name)
-						}
-					}
-				})
-			}
+			w := cgroup.Start(t, "privilege")
+			watch := newWatch(t, p)
+			w.Do("exec-of-thread", strconv.Itoa(n), filepath.Join(folder, c.program), c.leader, c.thread)
+			w.Stop()
+			expect(t, watch, c.want)
+			testkit.ExpectEmpty(t, p)
 		})
 	}
 }
@@ -210,31 +230,8 @@ func TestExec(t *testing.T) {
 		hook := execRungs()[rung].Hook
 		t.Run(hook, func(t *testing.T) {
 			p := startExecRung(t, host, cgroup, rung)
-			for _, c := range execCases {
-				each := c.each
-				if c.guessed != nil && guesses(p) {
-					each = c.guessed
-				}
-				if c.classic != nil && strings.HasPrefix(hook, "tracepoint/") {
-					each = c.classic
-				}
-				t.Run(c.name, func(t *testing.T) {
-					w := cgroup.Start(t, "privilege")
-					defer w.Stop()
-					w.Do("setup", strings.Fields(c.setup)...)
-					watch := newWatch(t, p)
-					args := []string{strconv.FormatInt(n, 10), filepath.Join(folders[c.nosuid], c.program)}
-					if c.traced {
-						args = append(args, "traced")
-					}
-					w.Do("exec", args...)
-					want := counts{}
-					for name, times := range each {
-						want.plus(name, times*n)
-					}
-					expect(t, watch, want)
-				})
-			}
+			checkExecs(t, cgroup, p, folders, strings.HasPrefix(hook, "tracepoint/"), n)
+			checkExecsOfThreads(t, cgroup, p, folders[false])
 		})
 	}
 }

@@ -3,49 +3,12 @@
 package privilege
 
 import (
-	"path/filepath"
-	"strconv"
-	"strings"
 	"testing"
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/testkit"
 )
-
-// What hooks see is never counted as other, whatever threads do.
-func TestNothingOther(t *testing.T) {
-	host := testkit.Inspect(t)
-	cgroup := testkit.NewCgroup(t, host)
-	p, _ := startBoth(t, host, New(), cgroup.Only())
-	for _, c := range callCases {
-		t.Run(c.name, func(t *testing.T) {
-			skipRefused(t, p, c.name)
-			checkCalls(t, cgroup, p, c.once, c.each, c.gains, 4)
-		})
-	}
-	folder := makePrograms(t, false)
-	for _, c := range execCases {
-		if c.nosuid || c.traced {
-			continue
-		}
-		t.Run(c.name, func(t *testing.T) {
-			if c.name == "real user, effective root, suid root" && guesses(p) {
-				t.Skip("the old credentials are guessed, and this exec looks like a gain")
-			}
-			w := cgroup.Start(t, "privilege")
-			w.Do("setup", strings.Fields(c.setup)...)
-			watch := newWatch(t, p)
-			w.Do("exec", strconv.Itoa(testkit.Few), filepath.Join(folder, c.program))
-			w.Stop()
-			want := counts{}
-			for name, times := range c.each {
-				want.plus(name, times*testkit.Few)
-			}
-			expect(t, watch, want)
-		})
-	}
-}
 
 // lower makes the table believe that a process had nothing.
 func lower(t *testing.T, table *probe.Probe, pid int) {

@@ -96,13 +96,31 @@ func callCounts(want counts, calls []string, times int64) {
 
 const ordinary = "setresgid:1000:1000:1000 setresuid:1000:1000:1000"
 
-var callCases = []struct {
+type callCase struct {
 	name string
 	// once in each thread, then each in every round
 	once, each string
 	// gains in each round
 	gains counts
-}{
+}
+
+// make has a worker make the calls, rounds times in all.
+func (c callCase) make(w *testkit.Process, threads int) {
+	w.Do("calls", strconv.Itoa(threads), strconv.Itoa(rounds/threads), c.once, c.each)
+}
+
+// counts are what that adds. Nothing is counted as other, also when the worker ends.
+func (c callCase) counts(threads int) counts {
+	out := counts{}
+	callCounts(out, strings.Fields(c.once), int64(threads))
+	callCounts(out, strings.Fields(c.each), rounds)
+	for how, times := range c.gains {
+		out.plus(how, times*rounds)
+	}
+	return out
+}
+
+var callCases = []callCase{
 	{name: "setuid", each: "setuid:0"},
 	{name: "setreuid", each: "setreuid:0:0"},
 	{name: "setresuid", each: "setresuid:0:0:0"},
@@ -149,13 +167,21 @@ func TestCalls(t *testing.T) {
 		for _, c := range callCases {
 			t.Run(strconv.Itoa(threads)+" threads/"+c.name, func(t *testing.T) {
 				skipRefused(t, p, c.name)
-				checkCalls(t, cgroup, p, c.once, c.each, c.gains, threads)
+				w := cgroup.Start(t, "privilege")
+				watch := newWatch(t, p)
+				c.make(w, threads)
+				w.Stop()
+				expect(t, watch, c.counts(threads))
 			})
 		}
 	}
-	want := []probe.Table{{Name: "pending", Capacity: 1024}, {Name: "threads", Capacity: 2048}}
-	if got := p.Spec().Tables(p); !slices.Equal(got, want) {
-		t.Errorf("tables %+v, want %+v", got, want)
+	testkit.ExpectEmpty(t, p)
+	var tables []string
+	for _, table := range p.Spec().Tables(p) {
+		tables = append(tables, fmt.Sprint(table.Name, " ", table.Capacity))
+	}
+	if want := []string{"pending 1024", "threads 2048"}; !slices.Equal(tables, want) {
+		t.Errorf("tables %q, want %q", tables, want)
 	}
 }
 
@@ -198,23 +224,6 @@ func TestScatteredIDs(t *testing.T) {
 			expect(t, watch, want)
 		})
 	}
-}
-
-// checkCalls has a worker make calls, rounds times in all.
-func checkCalls(t *testing.T, cgroup *testkit.Cgroup, p *probe.Probe, once, each string, gains counts, threads int) {
-	t.Helper()
-	w := cgroup.Start(t, "privilege")
-	defer w.Stop()
-	watch := newWatch(t, p)
-	w.Do("calls", strconv.Itoa(threads), strconv.Itoa(rounds/threads), once, each)
-	w.Stop()
-	want := counts{}
-	callCounts(want, strings.Fields(once), int64(threads))
-	callCounts(want, strings.Fields(each), rounds)
-	for how, times := range gains {
-		want.plus(how, times*rounds)
-	}
-	expect(t, watch, want)
 }
 
 // A full table of threads costs the calls nothing; what was last seen of the

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/testkit"
 )
 
@@ -17,14 +16,6 @@ var id = strings.Repeat("0123456789abcdef", 4)
 // here, a hyphen and digits, is the test's own.
 func TestContainerCgroups(t *testing.T) {
 	host := testkit.Inspect(t)
-	start := func(t *testing.T, cgroup *testkit.Cgroup) *probe.Probe {
-		t.Helper()
-		return testkit.StartProbe(t, host, New(), cgroup.Only())
-	}
-	if testkit.InMachine() { // where nothing else runs, and loading takes its time
-		p := testkit.StartProbe(t, host, New(), (&testkit.Cgroup{}).Only())
-		start = func(*testing.T, *testkit.Cgroup) *probe.Probe { return p }
-	}
 	for _, c := range []struct {
 		cgroup string
 		class  string
@@ -50,7 +41,7 @@ func TestContainerCgroups(t *testing.T) {
 	} {
 		t.Run(c.cgroup, func(t *testing.T) {
 			cgroup := testkit.NewCgroupNamed(t, host, c.cgroup)
-			p := start(t, cgroup)
+			p := testkit.StartProbe(t, host, New(), cgroup.Only())
 			w := startIn(t, cgroup, systemPlace)
 			target{class: c.class, make: in(systemPlace, "program")}.run(t, p, w, c.class)
 			if c.cgroup == id {
