@@ -63,12 +63,18 @@ func (r row) failed() int {
 
 // machine is how qemu emulates an architecture. With more than one CPU,
 // version 7.2 makes current kernels fail.
+//
+// Of the kernel, some parameters save what is dear to emulate: each timer that
+// is set anew wakes a second thread of qemu (nohz, highres), and with tables of
+// its own for user space the kernel loses qemu's translations of addresses at
+// each system call (kpti).
 var machine = map[string]struct {
-	program, console string
-	arguments        []string
+	program    string
+	arguments  []string
+	parameters string
 }{
-	"amd64": {"qemu-system-x86_64", "ttyS0", []string{"-cpu", "qemu64,-cx16"}},
-	"arm64": {"qemu-system-aarch64", "ttyAMA0", []string{"-machine", "virt", "-cpu", "cortex-a72"}},
+	"amd64": {"qemu-system-x86_64", []string{"-cpu", "qemu64,-cx16"}, "console=ttyS0 nohz=off highres=off"},
+	"arm64": {"qemu-system-aarch64", []string{"-machine", "virt", "-cpu", "cortex-a72"}, "console=ttyAMA0 nohz=off highres=off kpti=off"},
 }
 
 // test boots a kernel and reads what its tests say.
@@ -120,7 +126,7 @@ func boot(ctx context.Context, o options, k kernel, p packages, binaries string)
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
 	m := machine[k.arch]
-	line := fmt.Sprintf("console=%s loglevel=5 nowatchdog panic=-1 oops=panic lsm=lockdown,yama,bpf runs=%s", m.console, runs(o, k))
+	line := fmt.Sprintf("%s loglevel=5 nowatchdog panic=-1 oops=panic lsm=lockdown,yama,bpf runs=%s", m.parameters, runs(o, k))
 	arguments := append(slices.Clone(m.arguments), "-smp", "1", "-m", "2048", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio",
 		"-kernel", vmlinuz, "-initrd", initramfs, "-append", line)
 	console, err := os.Create(filepath.Join(folder, "console"))
@@ -145,7 +151,8 @@ func boot(ctx context.Context, o options, k kernel, p packages, binaries string)
 // parse reads the results of the suites from the console, by policy.
 func parse(lines []string) []result {
 	var out []result
-	verdicts := map[string]string{}
+	verdicts, said := map[string]string{}, map[string][]string{}
+	test := ""
 	current := func(policy string) *result {
 		for i := range out {
 			if out[i].policy == policy {
@@ -158,22 +165,27 @@ func parse(lines []string) []result {
 	open := ""
 	for _, line := range lines {
 		words := strings.Fields(line)
+		mark := len(words) >= 3 && words[0] == "@@"
 		switch {
-		case len(words) < 3:
-		case words[0] == "@@" && words[1] == "rungs":
+		case mark && words[1] == "rungs":
 			current(words[2]).rungs = strings.Join(words[3:], " ")
-		case words[0] == "@@" && words[1] == "begin":
+		case mark && words[1] == "begin":
 			clear(verdicts)
+			clear(said)
 			open = words[3]
 			_ = current(open)
-		case words[0] == "@@" && words[1] == "end" && len(words) == 7:
-			current(words[3]).add(words[2], words[4], verdicts)
+		case mark && words[1] == "end" && len(words) == 7:
+			current(words[3]).add(words[2], words[4], verdicts, said)
 			before, _ := strconv.ParseFloat(words[5], 64)
 			after, _ := strconv.ParseFloat(words[6], 64)
 			current(words[3]).seconds += after - before
 			open = ""
-		case words[0] == "---":
+		case len(words) >= 3 && words[0] == "===":
+			test = words[2]
+		case len(words) >= 3 && words[0] == "---":
 			verdicts[words[2]] = words[1]
+		default:
+			said[test] = append(said[test], strings.TrimSpace(line))
 		}
 	}
 	if open != "" {
@@ -184,8 +196,10 @@ func parse(lines []string) []result {
 	return out
 }
 
-// add counts the cases of a suite: the tests that have no tests within.
-func (r *result) add(suite, code string, verdicts map[string]string) {
+// add counts the cases of a suite: the tests that have no tests within. Of
+// those that failed it keeps the last lines that they said.
+func (r *result) add(suite, code string, verdicts map[string]string, said map[string][]string) {
+	const most = 10
 	failed := r.failed
 	for name, verdict := range verdicts {
 		within := false
@@ -200,7 +214,9 @@ func (r *result) add(suite, code string, verdicts map[string]string) {
 			r.skipped++
 		default:
 			r.failed++
-			r.failures = append(r.failures, suite+": "+name)
+			lines := said[name]
+			failure := append([]string{suite + ": " + name}, lines[max(0, len(lines)-most):]...)
+			r.failures = append(r.failures, strings.Join(failure, "\n\t"))
 		}
 	}
 	if code != "0" && failed == r.failed {
