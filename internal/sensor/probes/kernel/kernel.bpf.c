@@ -45,7 +45,6 @@ static __always_inline int name_module(const char *text)
 	return 0;
 }
 
-/* Before 6.7 its frame and its caller's together must fit 512 bytes, each rounded up to 32. */
 static __noinline int report(enum module_action action, enum result result, struct module_name *name)
 {
 	struct event_with_texts *event = reserve(PROBE_KERNEL, EVENT_MODULE, true, sizeof(*event));
@@ -54,7 +53,8 @@ static __noinline int report(enum module_action action, enum result result, stru
 		event->event.what = action;
 		event->event.how = result;
 		if (name) {
-			__builtin_memcpy(event->second, name->text, sizeof(name->text));
+			/* not memcpy(), which takes the stack for bytes that may lie unaligned */
+			bpf_probe_read_kernel(event->second, sizeof(name->text), name->text);
 			event->event.lengths[1] = sizeof(name->text);
 		}
 		see_current(&event->event, has_current_btf());

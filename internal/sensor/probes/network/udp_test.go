@@ -407,8 +407,8 @@ func age(t *testing.T, p *probe.Probe, by time.Duration) {
 		values = append(values, append([]byte(nil), value...))
 	}
 	for i, key := range keys {
-		seen := binary.NativeEndian.Uint64(values[i]) - uint64(by)
-		binary.NativeEndian.PutUint64(values[i], seen)
+		seen := binary.NativeEndian.Uint64(values[i])
+		binary.NativeEndian.PutUint64(values[i], seen-min(seen, uint64(by)))
 		if err := table.Update(key, values[i], ebpf.UpdateExist); err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -253,10 +254,24 @@ func (w *worker) hold(args ...string) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		if err := waits(pid); err != nil {
+			return "", err
+		}
 		w.held = append(w.held, pid)
 		pids = append(pids, strconv.Itoa(pid))
 	}
 	return strings.Join(pids, " "), nil
+}
+
+// waits until a process sleeps, or its leader has ended: its exec closes what tells its parent that it
+// works, and is over only later.
+func waits(pid int) error {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if _, fields := stat(fmt.Sprintf("/proc/%d/stat", pid)); len(fields) > 0 && (fields[0] == "S" || fields[0] == "Z") {
+			return nil
+		}
+	}
+	return fmt.Errorf("process %d does not wait for its input", pid)
 }
 
 func (w *worker) letGo(...string) (string, error) {
