@@ -559,34 +559,55 @@ func TestTCPOlderThanTheProbe(t *testing.T) {
 	root := server.named(t, "x") // found by its name
 	for _, version := range versions {
 		t.Run(version.name, func(t *testing.T) {
-			var conns *tcp
-			server.do(t, func() (err error) {
-				conns, err = listen(version, version.veth(2, 0), 8)
-				return err
-			})
-			for range rounds {
-				client.do(t, conns.connect)
-				settle(t, "a connection to accept", func() bool { return conns.acceptNow() == nil })
+			const attempts = 3
+			for attempt := 1; !olderConnections(t, client, server, root, version, attempt == attempts); attempt++ {
 			}
-			atClient := start(t, client.only())
-			atServer := testkit.StartProbe(t, probe.Inspect("/proc", "/sys", root), New(), server.only())
-			clientWatch, serverWatch := watchAll(t, atClient), watchAll(t, atServer)
-			if n := countKeys(atServer.Map("listeners")); n != 0 {
-				t.Errorf("%d listening ports are kept", n)
-			}
-			if got := testkit.Sum(t, atClient, "tcp_active"); got[0] != 0 || got[1] != rounds {
-				t.Errorf("at the client: %d in, %d out", got[0], got[1])
-			}
-			if got := testkit.Sum(t, atServer, "tcp_active"); got[0] != rounds || got[1] != 0 {
-				t.Errorf("at the server: %d in, %d out", got[0], got[1])
-			}
-			conns.close()
-			noneActive(t, atClient)
-			noneActive(t, atServer)
-			clientWatch.Expect(t, map[string]map[int]int64{"tcp_active": {1: -rounds}})
-			serverWatch.Expect(t, map[string]map[int]int64{"tcp_active": {0: -rounds}})
 		})
 	}
+}
+
+// skippable is how many of the connections the kernel's iterator may skip: those
+// of one of its 16,384 or more hash buckets (tcp_seek_last_pos(), net/ipv4/tcp_ipv4.c).
+const skippable = 2
+
+// olderConnections is false if the iterator has skipped some, and it is not the last time.
+func olderConnections(t *testing.T, client, server *space, root string, version ipVersion, last bool) bool {
+	t.Helper()
+	var conns *tcp
+	server.do(t, func() (err error) {
+		conns, err = listen(version, version.veth(2, 0), 8)
+		return err
+	})
+	for range rounds {
+		client.do(t, conns.connect)
+		settle(t, "a connection to accept", func() bool { return conns.acceptNow() == nil })
+	}
+	atClient := start(t, client.only())
+	atServer := testkit.StartProbe(t, probe.Inspect("/proc", "/sys", root), New(), server.only())
+	clientWatch, serverWatch := watchAll(t, atClient), watchAll(t, atServer)
+	if n := countKeys(atServer.Map("listeners")); n != 0 {
+		t.Errorf("%d listening ports are kept", n)
+	}
+	out, in := testkit.Sum(t, atClient, "tcp_active"), testkit.Sum(t, atServer, "tcp_active")
+	if missing := 2*rounds - out[1] - in[0]; missing > 0 && missing <= skippable && !last {
+		t.Logf("the iterator has skipped %d", missing)
+		conns.close()
+		noneActive(t, atClient)
+		noneActive(t, atServer)
+		return false
+	}
+	if out[0] != 0 || out[1] != rounds {
+		t.Errorf("at the client: %d in, %d out", out[0], out[1])
+	}
+	if in[0] != rounds || in[1] != 0 {
+		t.Errorf("at the server: %d in, %d out", in[0], in[1])
+	}
+	conns.close()
+	noneActive(t, atClient)
+	noneActive(t, atServer)
+	clientWatch.Expect(t, map[string]map[int]int64{"tcp_active": {1: -rounds}})
+	serverWatch.Expect(t, map[string]map[int]int64{"tcp_active": {0: -rounds}})
+	return true
 }
 
 // What a full table cannot hold is counted as evicted; the totals stay exact.
