@@ -39,7 +39,14 @@ COUNTER(flow_balance, 1);
  * active for as long as it ought to be. A unit is cleared 17 to 34 s before its
  * turn; flow_cleared is the last that was.
  */
-enum { FLOW_UNIT_SHIFT = 28, FLOW_UNITS = 512, FLOW_WINDOW = 224, FLOW_AHEAD = 128, FLOW_CLEAR_MAX = 384, FLOW_CLEAR_STEPS = 32 };
+enum {
+	FLOW_UNIT_SHIFT = 28,
+	FLOW_UNITS = 512,
+	FLOW_WINDOW = 224,
+	FLOW_AHEAD = 128,
+	FLOW_CLEAR_MAX = 384,
+	FLOW_CLEAR_STEPS = 32
+};
 
 struct flow_units {
 	__s64 counts[FLOW_UNITS * DIRECTION_COUNT];

@@ -101,7 +101,9 @@ __noinline int write_some(struct text *text, struct path_walk *at)
 /* The rest of a path, from any dentry on its way, across mounts. True if the path is whole. */
 static __always_inline bool write_rest(__u8 *text, __u16 *length, struct dentry *dentry, struct mount *mount)
 {
-	struct path_walk at = { .dentry = dentry, .root = BPF_CORE_READ(mount, mnt.mnt_root), .mount = mount, .length = *length };
+	struct path_walk at = {
+		.dentry = dentry, .root = BPF_CORE_READ(mount, mnt.mnt_root), .mount = mount, .length = *length
+	};
 	int i;
 
 	for (i = 0; i < PATH_COMPONENTS / PATH_STEPS; i++)
