@@ -269,7 +269,12 @@ func TestArguments(t *testing.T) {
 // A suspicious exec comes through while nobody reads and the frequent ring is
 // full; and a flood of them ends at the budget. Nothing goes uncounted.
 func TestSeriousRing(t *testing.T) {
-	p, cgroup := startWithEvents(t, map[string]any{"budget_per_window": uint32(15)}) // less than a busy machine makes
+	host := testkit.Inspect(t)
+	cgroup := testkit.NewCgroup(t, host)
+	settings := testkit.WithEvents(cgroup.Only())
+	settings.Constants["budget_per_window"] = uint32(15)       // less than a busy machine makes
+	settings.MaxEntries = map[string]uint32{"events": 1 << 16} // full within a second
+	p := testkit.StartProbe(t, host, New(), settings)
 	w := startIn(t, cgroup, userPlace)
 	usual := put(t, folder(t, userPlace), "usual", exiting())
 	suspicious := put(t, folder(t, tempPlace), "suspicious", exiting())
