@@ -453,6 +453,21 @@ func attempt(fds *[]int, to unix.Sockaddr) error {
 	return nil
 }
 
+// openAcross opens connections from one namespace to the other, one after another.
+func openAcross(t *testing.T, client, server *space, version ipVersion) *tcp {
+	t.Helper()
+	var conns *tcp
+	server.do(t, func() (err error) {
+		conns, err = listen(version, version.veth(2, 0), 8)
+		return err
+	})
+	for range rounds {
+		client.do(t, conns.connect)
+		settle(t, "a connection to accept", func() bool { return conns.acceptNow() == nil })
+	}
+	return conns
+}
+
 // Each side sees its own half.
 func TestTCPAcrossNamespaces(t *testing.T) {
 	client, server := newSpace(t), newSpace(t)
@@ -461,15 +476,7 @@ func TestTCPAcrossNamespaces(t *testing.T) {
 		t.Run(version.name, func(t *testing.T) {
 			atClient, atServer := start(t, client.only()), start(t, server.only())
 			clientWatch, serverWatch := watchAll(t, atClient), watchAll(t, atServer)
-			var conns *tcp
-			server.do(t, func() (err error) {
-				conns, err = listen(version, version.veth(2, 0), 8)
-				return err
-			})
-			for range rounds {
-				client.do(t, conns.connect)
-				settle(t, "a connection to accept", func() bool { return conns.acceptNow() == nil })
-			}
+			conns := openAcross(t, client, server, version)
 			if n, m := connections(atClient), connections(atServer); n != rounds || m != rounds {
 				t.Errorf("active: %d at the client, %d at the server, want %d", n, m, rounds)
 			}
@@ -573,15 +580,7 @@ const skippable = 2
 // olderConnections is false if the iterator has skipped some, and it is not the last time.
 func olderConnections(t *testing.T, client, server *space, root string, version ipVersion, last bool) bool {
 	t.Helper()
-	var conns *tcp
-	server.do(t, func() (err error) {
-		conns, err = listen(version, version.veth(2, 0), 8)
-		return err
-	})
-	for range rounds {
-		client.do(t, conns.connect)
-		settle(t, "a connection to accept", func() bool { return conns.acceptNow() == nil })
-	}
+	conns := openAcross(t, client, server, version)
 	atClient := start(t, client.only())
 	atServer := testkit.StartProbe(t, probe.Inspect("/proc", "/sys", root), New(), server.only())
 	clientWatch, serverWatch := watchAll(t, atClient), watchAll(t, atServer)
