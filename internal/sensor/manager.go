@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -303,8 +302,11 @@ func (m *Manager) watchCompat(ctx context.Context) {
 		if _, err := notices.Read(); err != nil {
 			return // closed
 		}
+		<-m.started // Start has let go of the kernel's types
+		host := m.keeper.Host()
+		host.Hold()
 		attach()
-		debug.FreeOSMemory() // as after the start
+		host.Release()
 		m.log.Info("A 32-bit program runs: its system calls are watched from now on")
 	})
 }

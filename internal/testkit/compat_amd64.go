@@ -15,10 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Image32 is a 32-bit program that ends at once.
-func Image32() []byte {
-	const base, offset = 0x400000, 52 + 32
-	code := []byte{0xb8, 1, 0, 0, 0, 0x31, 0xdb, 0xcd, 0x80} // exit(0)
+// Image32 is a 32-bit program that makes system calls, by number and with 0 as
+// their argument, and ends.
+func Image32(calls ...byte) []byte {
+	const base, offset, exit = 0x400000, 52 + 32, 1
+	var code []byte
+	for _, call := range append(calls, exit) {
+		code = append(code, 0xb8, call, 0, 0, 0, 0x31, 0xdb, 0xcd, 0x80)
+	}
 	size := uint32(offset + len(code))
 	var out bytes.Buffer
 	for _, part := range []any{

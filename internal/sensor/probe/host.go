@@ -21,7 +21,8 @@ import (
 type Host struct {
 	// ProcFS, SysFS and RootFS are where the host's trees are mounted.
 	ProcFS, SysFS, RootFS string
-	// BTF are the kernel's types; BTFErr says why there are none.
+	// BTF are the kernel's types, until Release; BTFErr says why there are
+	// none.
 	BTF    *btf.Spec
 	BTFErr error
 	// types keeps what was read of BTF from one program to the next.
@@ -32,6 +33,8 @@ type Host struct {
 	Legacy LegacyCgroups
 	// RingBuffers: since 5.8.
 	RingBuffers bool
+	// casts: programs may call bpf_rdonly_cast(), since 6.2.
+	casts bool
 	// tracefs is set by WithTracefs.
 	tracefs bool
 	// kprobes: the kernel can make them; trampolines: it has not refused one.
@@ -40,13 +43,11 @@ type Host struct {
 	preempts bool
 }
 
-// Inspect looks at the running kernel.
+// Inspect looks at the running kernel and holds its types.
 func Inspect(procfs, sysfs, rootfs string) *Host {
-	h := &Host{ProcFS: procfs, SysFS: sysfs, RootFS: rootfs, types: btf.NewCache(), trampolines: true, preempts: preempts(sysfs)}
-	h.BTF, h.BTFErr = h.types.Kernel()
-	if h.BTFErr != nil {
-		h.BTFErr = fmt.Errorf("%w: %w", errNoBTF, h.BTFErr)
-	}
+	h := &Host{ProcFS: procfs, SysFS: sysfs, RootFS: rootfs, trampolines: true, preempts: preempts(sysfs)}
+	h.Hold()
+	h.casts = h.canCast()
 	h.CgroupRoot = cgroupRoot(sysfs)
 	h.Legacy = h.legacyCgroups()
 	_, err := os.Stat("/sys/bus/event_source/devices/kprobe/type")
@@ -114,8 +115,16 @@ func (h *Host) HasGuard() bool {
 		slices.ContainsFunc(program.Members, func(m btf.Member) bool { return m.Name == "active" })
 }
 
+// Hold reads the kernel's types, which whatever is loaded needs.
+func (h *Host) Hold() {
+	h.types = btf.NewCache()
+	if h.BTF, h.BTFErr = h.types.Kernel(); h.BTFErr != nil {
+		h.BTFErr = fmt.Errorf("%w: %w", errNoBTF, h.BTFErr)
+	}
+}
+
 // Release gives back the kernel's types, some tens of megabytes, when the
-// ladder has been climbed. What attaches later loads them again.
+// ladder has been climbed.
 func (h *Host) Release() {
 	h.BTF, h.types = nil, nil
 	debug.FreeOSMemory()

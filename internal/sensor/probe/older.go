@@ -3,6 +3,7 @@
 package probe
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -61,6 +62,60 @@ func (h *Host) withoutHelpers(object *ebpf.CollectionSpec) {
 				metadata := ins.Metadata
 				*ins = asm.Mov.Imm(asm.R0, 0)
 				ins.Metadata = metadata
+			}
+		}
+	}
+}
+
+// castFunction is a function of the kernel, since 6.2, that programs call to
+// read an address with direct loads. The verifier puts a move in its place.
+const castFunction = "bpf_rdonly_cast"
+
+// NeedsCasts is for rungs that read bare addresses with direct loads. See
+// Rung.Requires.
+func NeedsCasts(h *Host) error {
+	if !h.casts {
+		return fmt.Errorf("%w: %s, Linux 6.2", ErrHookMissing, castFunction)
+	}
+	return nil
+}
+
+// canCast tries it: where nothing compiles programs, they may call no function
+// of the kernel.
+func (h *Host) canCast() bool {
+	var function *btf.Func
+	var task *btf.Struct
+	if h.BTF == nil || h.BTF.TypeByName(castFunction, &function) != nil || h.BTF.TypeByName("task_struct", &task) != nil {
+		return false
+	}
+	id, err := h.BTF.TypeID(function)
+	of, ofErr := h.BTF.TypeID(task)
+	if err != nil || ofErr != nil {
+		return false
+	}
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.RawTracepoint, License: "GPL",
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R1, 0),
+			asm.Mov.Imm(asm.R2, int32(of)),
+			{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: asm.PseudoKfuncCall, Constant: int64(id)},
+			asm.Mov.Imm(asm.R0, 0),
+			asm.Return(),
+		},
+	})
+	if err != nil {
+		return false
+	}
+	return program.Close() == nil
+}
+
+// withoutCasts makes each cast a move. What is read then is what the verifier
+// knew before; of bare addresses, see NeedsCasts.
+func withoutCasts(object *ebpf.CollectionSpec) {
+	for _, program := range object.Programs {
+		for i := range program.Instructions {
+			if ins := &program.Instructions[i]; ins.IsKfuncCall() && ins.Reference() == castFunction {
+				*ins = asm.Mov.Reg(asm.R0, asm.R1).WithSymbol(ins.Symbol()).WithSource(ins.Source())
 			}
 		}
 	}

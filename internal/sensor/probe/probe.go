@@ -220,6 +220,9 @@ func (p *Probe) parse() (*ebpf.CollectionSpec, error) {
 	if !p.host.HasHelper(helperOf512) {
 		fitOlder(object)
 	}
+	if !p.host.casts {
+		withoutCasts(object)
+	}
 	if !p.host.hasTracing() {
 		p.host.withoutHelpers(object)
 	}
@@ -307,7 +310,8 @@ func (p *Probe) attachPart(part *Part) (string, error) {
 	return "", last
 }
 
-// AttachCompat attaches what sees the 32-bit entry, if the probe needs it.
+// AttachCompat attaches what sees the 32-bit entry, if the probe needs it. The
+// host must hold the kernel's types.
 func (p *Probe) AttachCompat() error {
 	if p.spec.Compat == nil || !p.status.Running() {
 		return nil

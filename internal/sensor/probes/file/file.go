@@ -124,6 +124,7 @@ func openRungs() []probe.Rung {
 			Hook:     "tracepoint/syscalls/sys_exit_open*",
 			Programs: []string{"on_sys_exit_open"},
 			Events:   exits(openCalls), OptionalEvents: exits(someOpenCalls),
+			Requires: probe.NeedsCasts,
 		},
 		{
 			Hook:     "tracepoint/syscalls/sys_exit_open*",

@@ -41,7 +41,7 @@ func New() *probe.Spec {
 			{Name: "tcp", Rungs: tcpRungs()},
 			{Name: "udp", Rungs: udpRungs()},
 			{Name: "tcp in interrupts", Auxiliary: true, Applies: hasGuard, Rungs: []probe.Rung{
-				{Hook: "tp_btf/inet_sock_set_state", Programs: []string{"find_guard", "on_held_up_inet_sock_set_state"}, Requires: guard},
+				{Hook: "tp_btf/inet_sock_set_state", Programs: []string{"find_guard", "on_held_up_inet_sock_set_state"}, Requires: guardAndCasts},
 				{Hook: "tp_btf/inet_sock_set_state", Programs: []string{"find_guard", "on_held_up_inet_sock_set_state_probed"}, Requires: guard},
 			}},
 			{Name: "older connections", Auxiliary: true, Rungs: []probe.Rung{
@@ -79,6 +79,13 @@ func guard(h *probe.Host) error {
 		return probe.ErrNotApplicable
 	}
 	return nil
+}
+
+func guardAndCasts(h *probe.Host) error {
+	if err := guard(h); err != nil {
+		return err
+	}
+	return probe.NeedsCasts(h)
 }
 
 // standIn tells the second program where the first one's guard is.

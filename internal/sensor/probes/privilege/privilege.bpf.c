@@ -243,6 +243,8 @@ int on_classic_compat_sys_exit(struct trace_event_raw_sys_exit *exited)
 SEC("tp_btf/sched_prepare_exec")
 int BPF_PROG(on_sched_prepare_exec, struct task_struct *task, struct linux_binprm *bprm)
 {
+	bprm = UNTRUSTED(struct linux_binprm, bprm);
+	task = UNTRUSTED(struct task_struct, task);
 	return exec(bprm, file_of_credentials(bprm, true), task->cred, bprm->cred, bpf_get_current_pid_tgid(), true);
 }
 
@@ -264,7 +266,7 @@ int on_raw_sched_prepare_exec(struct bpf_raw_tracepoint_args *raw)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_sched_process_exec, struct task_struct *task, int old_pid)
 {
-	return see_after_exec(task, old_pid, true);
+	return see_after_exec(UNTRUSTED(struct task_struct, task), old_pid, true);
 }
 
 SEC("raw_tracepoint/sched_process_exec")
@@ -331,6 +333,8 @@ int BPF_KPROBE(on_kprobe_security_bprm_committing_creds, struct linux_binprm *bp
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_sched_process_exec_after, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
+	bprm = UNTRUSTED(struct linux_binprm, bprm);
+	task = UNTRUSTED(struct task_struct, task);
 	exec(bprm, file_of_credentials(bprm, true), NULL, task->cred, 0, true);
 	return see_after_exec(task, old_pid, true);
 }
@@ -363,7 +367,7 @@ int on_classic_sched_process_exec(struct trace_event_raw_sched_process_exec *exe
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_sched_process_fork, struct task_struct *parent, struct task_struct *child)
 {
-	return fork(parent, child, true);
+	return fork(UNTRUSTED(struct task_struct, parent), UNTRUSTED(struct task_struct, child), true);
 }
 
 SEC("raw_tracepoint/sched_process_fork")
@@ -401,7 +405,7 @@ int on_classic_task_newtask(struct trace_event_raw_task_newtask *newtask)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_sched_process_exit, struct task_struct *task)
 {
-	return exit(task, true);
+	return exit(UNTRUSTED(struct task_struct, task), true);
 }
 
 SEC("raw_tracepoint/sched_process_exit")

@@ -58,7 +58,7 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_sched_process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
 	look_at_image(bprm->buf);
-	return exec(task, bprm->interp != bprm->filename, true);
+	return exec(UNTRUSTED(struct task_struct, task), bprm->interp != bprm->filename, true);
 }
 
 /*
@@ -77,7 +77,7 @@ int BPF_PROG(on_sched_prepare_exec, struct task_struct *task, struct linux_binpr
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_sched_process_fork, struct task_struct *parent, struct task_struct *child)
 {
-	return fork(parent, child, true);
+	return fork(parent, UNTRUSTED(struct task_struct, child), true);
 }
 
 /*
@@ -98,7 +98,7 @@ int BPF_PROG(on_sched_process_exit_group_dead, struct task_struct *task, bool gr
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_sched_process_exit_live, struct task_struct *task)
 {
-	return is_last_thread(task, true) ? exit(false) : 0;
+	return is_last_thread(UNTRUSTED(struct task_struct, task), true) ? exit(false) : 0;
 }
 
 static __always_inline bool is_script(const struct linux_binprm *bprm)
@@ -261,7 +261,10 @@ int fill_processes(struct bpf_iter__task *ctx)
 	__u32 tgid;
 	bool entered;
 
-	if (!task || is_last_thread(task, true))
+	if (!task)
+		return 0;
+	task = UNTRUSTED(struct task_struct, task);
+	if (is_last_thread(task, true))
 		return 0;
 	if (!(task->flags & PF_KTHREAD_BIT) && !task->mm)
 		return 0; /* a dead leader: another thread speaks for the group */
@@ -294,7 +297,7 @@ static long walk_process(struct bpf_map *map, const __u32 *tgid, const struct pr
 	bool over = true;
 
 	if (task) {
-		over = is_last_thread(task, true);
+		over = is_last_thread(UNTRUSTED(struct task_struct, task), true);
 		bpf_task_release(task);
 	}
 	if (over && !bpf_map_delete_elem(&processes, &key))
