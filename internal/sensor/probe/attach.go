@@ -103,19 +103,18 @@ func (r *rungState) attachEverywhere(name string, rung *Rung) error {
 
 // load loads programs of the object on top of the maps that exist.
 func (r *rungState) load(names []string) error {
-	object := r.probe.object.Copy()
-	for name := range object.Programs {
-		if !slices.Contains(names, name) {
-			delete(object.Programs, name)
-		}
+	object := *r.probe.object // the library copies what it changes
+	object.Programs = map[string]*ebpf.ProgramSpec{}
+	for _, name := range names {
+		object.Programs[name] = r.probe.object.Programs[name]
 	}
-	collection, err := ebpf.NewCollectionWithOptions(object, ebpf.CollectionOptions{
+	collection, err := ebpf.NewCollectionWithOptions(&object, ebpf.CollectionOptions{
 		MapReplacements: r.probe.maps,
 		Cache:           r.probe.host.types,
 		Programs:        ebpf.ProgramOptions{KernelTypes: r.probe.host.BTF, LogLevel: r.probe.settings.LogLevel},
 	})
 	if err != nil {
-		r.probe.host.learnFrom(object, err)
+		r.probe.host.learnFrom(&object, err)
 		return explain(err)
 	}
 	defer collection.Close()

@@ -241,9 +241,9 @@ func (p *Probe) loadMaps(shared *Shared) error {
 	if p.object, err = p.parse(); err != nil {
 		return err
 	}
-	only := p.object.Copy()
+	only := *p.object
 	only.Programs = nil
-	collection, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{MapReplacements: shared.present(only)})
+	collection, err := ebpf.NewCollectionWithOptions(&only, ebpf.CollectionOptions{MapReplacements: shared.present(&only)})
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("create maps: %w: run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN", unix.EPERM)
 	}
