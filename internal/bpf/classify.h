@@ -55,10 +55,14 @@ static __always_inline bool is_system_directory(const unsigned char *name)
  * have. They read with probe reads.
  */
 
-/* On the way from a directory to the root of its mount namespace. */
+/*
+ * On the way from a directory to the root of its mount namespace. Addresses, not
+ * pointers: each program is loaded with the types that its functions' parameters
+ * lead to, and from a dentry that is most of the kernel's file systems.
+ */
 struct climb {
-	struct dentry *dentry, *root; /* root: of the mount */
-	struct mount *mount;
+	__u64 dentry, root; /* root: of the mount */
+	__u64 mount;
 	__u64 top; /* the name of the topmost directory so far, 0 for none */
 };
 
@@ -77,9 +81,9 @@ __noinline int climb_on(struct climb *at)
 
 	if (!at)
 		return true;
-	dentry = at->dentry;
-	root = at->root;
-	mount = at->mount;
+	dentry = (void *)at->dentry;
+	root = (void *)at->root;
+	mount = (void *)at->mount;
 	top = at->top;
 	for (i = 0; i < CLIMB_STEPS; i++) {
 		if (dentry == root) {
@@ -101,9 +105,9 @@ __noinline int climb_on(struct climb *at)
 		top = (__u64)BPF_CORE_READ(dentry, d_name.name);
 		dentry = parent;
 	}
-	at->dentry = dentry;
-	at->root = root;
-	at->mount = mount;
+	at->dentry = (__u64)dentry;
+	at->root = (__u64)root;
+	at->mount = (__u64)mount;
 	at->top = top;
 	return false;
 }
@@ -116,10 +120,10 @@ __noinline int climb_on(struct climb *at)
  */
 __noinline __u64 climb(__u64 start, __u64 of_mount, __u64 top)
 {
-	struct climb at = { .dentry = (void *)start, .mount = (void *)of_mount, .top = top };
+	struct climb at = { .dentry = start, .mount = of_mount, .top = top };
 	int i;
 
-	at.root = BPF_CORE_READ((struct mount *)of_mount, mnt.mnt_root);
+	at.root = (__u64)BPF_CORE_READ((struct mount *)of_mount, mnt.mnt_root);
 	for (i = 0; i < PATH_DEPTH_MAX / CLIMB_STEPS; i++)
 		if (climb_on(&at))
 			return at.top;

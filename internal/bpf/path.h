@@ -46,10 +46,13 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 	return (void *)(address(mnt) - bpf_core_field_offset(struct mount, mnt));
 }
 
-/* On the way from a dentry to the root of its mount namespace. */
+/*
+ * On the way from a dentry to the root of its mount namespace. Addresses, not
+ * pointers, whose types every program would be loaded with.
+ */
 struct path_walk {
-	struct dentry *dentry, *root; /* root: of the mount */
-	struct mount *mount;
+	__u64 dentry, root; /* root: of the mount */
+	__u64 mount;
 	__u16 length;
 	bool whole;
 };
@@ -65,9 +68,9 @@ __noinline int write_some(struct text *text, struct path_walk *at)
 
 	if (!text || !at)
 		return true;
-	dentry = at->dentry;
-	root = at->root;
-	mount = at->mount;
+	dentry = (void *)at->dentry;
+	root = (void *)at->root;
+	mount = (void *)at->mount;
 	for (i = 0; i < PATH_STEPS; i++) {
 		if (dentry == root) {
 			up = BPF_CORE_READ(mount, mnt_parent);
@@ -92,9 +95,9 @@ __noinline int write_some(struct text *text, struct path_walk *at)
 			return true;
 		dentry = parent;
 	}
-	at->dentry = dentry;
-	at->root = root;
-	at->mount = mount;
+	at->dentry = (__u64)dentry;
+	at->root = (__u64)root;
+	at->mount = (__u64)mount;
 	return false;
 }
 
@@ -102,7 +105,10 @@ __noinline int write_some(struct text *text, struct path_walk *at)
 static __always_inline bool write_rest(__u8 *text, __u16 *length, struct dentry *dentry, struct mount *mount)
 {
 	struct path_walk at = {
-		.dentry = dentry, .root = BPF_CORE_READ(mount, mnt.mnt_root), .mount = mount, .length = *length
+		.dentry = (__u64)dentry,
+		.root = (__u64)BPF_CORE_READ(mount, mnt.mnt_root),
+		.mount = (__u64)mount,
+		.length = *length,
 	};
 	int i;
 

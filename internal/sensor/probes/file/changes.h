@@ -19,8 +19,7 @@ enum { ALIASES_MAX = 4, NAMED_MAX = 2, INODES_MAX = 4, COUNTED_MAX = 8, PENDING_
 
 /* The watched names of one inode. */
 struct names {
-	__u64 ids[ALIASES_MAX];
-	struct watch watches[ALIASES_MAX];
+	__u64 matches[ALIASES_MAX];
 	__u32 count;
 	__u32 pad;
 };
@@ -29,14 +28,14 @@ struct change {
 	__u64 inode; /* address */
 	__u64 number;
 	struct names before;
-	__u64 id; /* of the file itself; 0 if it is not watched */
-	struct watch watch;
+	__u64 match; /* of the file itself; 0 if it is not watched */
 	__u32 generation;
+	__u32 pad;
 };
 
 /* How a watched name reads, which after the call may be gone. */
 struct named {
-	__u64 id;
+	__u64 match;
 	__u64 directory; /* address of its dentry */
 	__u8 text[NAME_LEN];
 };
@@ -110,19 +109,19 @@ static __always_inline struct dentry *alias_of(struct hlist_node *node)
 }
 
 /* Remembers how a watched name reads, for the event. */
-static __always_inline void remember_name(struct pending *pending, __u64 id, struct dentry *dentry)
+static __always_inline void remember_name(struct pending *pending, __u64 match, struct dentry *dentry)
 {
 	__u32 i;
 
 	if (!stream)
 		return;
 	for (i = 0; i < NAMED_MAX && i < pending->named_count; i++)
-		if (pending->named[i].id == id)
+		if (is_same(pending->named[i].match, match))
 			return;
 	i = pending->named_count;
 	if (i >= NAMED_MAX)
 		return;
-	pending->named[i].id = id;
+	pending->named[i].match = match;
 	pending->named[i].directory = (__u64)BPF_CORE_READ(dentry, d_parent);
 	bpf_probe_read_kernel_str(pending->named[i].text, NAME_LEN, BPF_CORE_READ(dentry, d_name.name));
 	pending->named_count = i + 1;
@@ -133,9 +132,8 @@ __noinline int scan_names(struct pending *pending, __u64 inode, struct names *na
 {
 	struct hlist_node *node = BPF_CORE_READ((struct inode *)inode, i_dentry.first);
 	struct dentry *dentry;
-	struct watch watch;
 	__u32 i, at, count = 0;
-	__u64 id;
+	__u64 match;
 
 	if (!pending || !names)
 		return 0;
@@ -144,16 +142,15 @@ __noinline int scan_names(struct pending *pending, __u64 inode, struct names *na
 		node = BPF_CORE_READ(node, next);
 		if (!BPF_CORE_READ(dentry, d_hash.pprev))
 			continue;
-		id = match_name((__u64)dentry, 0, &watch);
-		if (!id || count >= ALIASES_MAX)
+		match = match_name((__u64)dentry, 0);
+		if (!match || count >= ALIASES_MAX)
 			continue;
 		/* before 5.12 the verifier forgets the bound of what was on the stack */
 		at = count++;
 		barrier_var(at);
 		at &= ALIASES_MAX - 1;
-		names->ids[at] = id;
-		names->watches[at] = watch;
-		remember_name(pending, id, dentry);
+		names->matches[at] = match;
+		remember_name(pending, match, dentry);
 	}
 	names->count = count;
 	return 0;
@@ -185,25 +182,25 @@ __noinline int begin_change(__u64 owner, __u64 address)
 	change->generation = BPF_CORE_READ(inode, i_generation);
 	scan_names(pending, address, &change->before);
 	node = BPF_CORE_READ(inode, i_dentry.first);
-	change->id = node ? match_file(address, (__u64)alias_of(node), 0, &change->watch) : 0;
+	change->match = node ? match_file(address, (__u64)alias_of(node), 0) : 0;
 	pending->count = i + 1;
 	return 0;
 }
 
-__noinline int count_access(__u32 severities, __u32 operation, __u64 dentry, __u64 mount, __u64 name);
+__noinline int count_access(__u64 match, __u32 operation, __u64 dentry, __u64 mount, __u64 name);
 
 /* Counts a write to a name, unless this call has counted it already. */
-static __always_inline void count_once(struct pending *pending, __u64 id, const struct watch *watch, __u64 dentry)
+static __always_inline void count_once(struct pending *pending, __u64 match, __u64 dentry)
 {
 	__u64 name = 0;
 	__u32 i;
 
 	for (i = 0; i < COUNTED_MAX && i < pending->counted_count; i++)
-		if (pending->counted[i] == id)
+		if (is_same(pending->counted[i], match))
 			return;
 	i = pending->counted_count;
 	if (i < COUNTED_MAX) {
-		pending->counted[i] = id;
+		pending->counted[i] = match;
 		pending->counted_count = i + 1;
 	}
 	if (!stream || dentry)
@@ -212,14 +209,14 @@ static __always_inline void count_once(struct pending *pending, __u64 id, const 
 	for (i = 0; i < NAMED_MAX; i++) {
 		if (i >= pending->named_count)
 			break;
-		if (pending->named[i].id != id)
+		if (!is_same(pending->named[i].match, match))
 			continue;
 		dentry = pending->named[i].directory;
 		name = address(pending->named[i].text);
 		break;
 	}
 count:
-	count_access(severities_of(watch), OPERATION_WRITE, dentry, 0, name);
+	count_access(match, OPERATION_WRITE, dentry, 0, name);
 }
 
 /* Counts the names of a that are not among those of b. */
@@ -233,9 +230,9 @@ __noinline int count_difference(struct pending *pending, struct names *a, struct
 	for (i = 0; i < ALIASES_MAX && i < a->count; i++) {
 		kept = false;
 		for (j = 0; j < ALIASES_MAX; j++)
-			kept |= j < b->count && b->ids[j] == a->ids[i];
+			kept |= j < b->count && is_same(b->matches[j], a->matches[i]);
 		if (!kept)
-			count_once(pending, a->ids[i], &a->watches[i], 0);
+			count_once(pending, a->matches[i], 0);
 	}
 	return 0;
 }
@@ -256,8 +253,8 @@ __noinline int end_change(__u64 owner, __u32 call, __s64 result)
 		inode = (void *)change->inode;
 		if (call == CALL_ATTRIBUTE) {
 			node = BPF_CORE_READ(inode, i_dentry.first);
-			if (change->id)
-				count_once(pending, change->id, &change->watch, node ? (__u64)alias_of(node) : 0);
+			if (change->match)
+				count_once(pending, change->match, node ? (__u64)alias_of(node) : 0);
 			continue;
 		}
 		/* it may have been freed, and another have taken its place */

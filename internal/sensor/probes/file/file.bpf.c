@@ -79,9 +79,9 @@ __noinline int report_access(__u32 access, __u64 dentry, __u64 mount, __u64 name
 	return 0;
 }
 
-__noinline int count_access(__u32 severities, __u32 operation, __u64 dentry, __u64 mount, __u64 name)
+__noinline int count_access(__u64 match, __u32 operation, __u64 dentry, __u64 mount, __u64 name)
 {
-	__u32 severity = (severities >> (operation & 1) * 8) & 0xff;
+	__u32 severity = severity_of(match, operation & 1);
 
 	if (severity >= SEVERITY_COUNT)
 		return 0;
@@ -96,17 +96,16 @@ __noinline int opened(__u64 address, bool truncated)
 	struct file *file = (void *)address;
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
 	__u32 mode = BPF_CORE_READ(file, f_mode);
-	struct watch watch = UNWATCHED;
-	__u64 mount, dentry;
+	__u64 mount, dentry, match;
 
 	if (mode & FMODE_PATH_BIT)
 		return 0;
 	mount = (__u64)mount_of(BPF_CORE_READ(file, f_path.mnt));
 	dentry = (__u64)BPF_CORE_READ(file, f_path.dentry);
-	if (!match_file((__u64)inode, dentry, mount, &watch))
+	match = match_file((__u64)inode, dentry, mount);
+	if (!match)
 		return 0;
-	count_access(severities_of(&watch), (mode & FMODE_WRITE_BIT) || truncated ? OPERATION_WRITE : OPERATION_READ,
-		     dentry, mount, 0);
+	count_access(match, (mode & FMODE_WRITE_BIT) || truncated ? OPERATION_WRITE : OPERATION_READ, dentry, mount, 0);
 	return 0;
 }
 

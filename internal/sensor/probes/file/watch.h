@@ -19,10 +19,14 @@ enum {
 	S_IFMT_BITS = 0170000,
 	S_IFDIR_BITS = 0040000,
 	CLIMB_MAX = 24,
+	/* match: what tells a watched file or name from others, and its severities */
+	MATCH_WRITE_SHIFT = 8,
+	MATCH_ID_SHIFT = 16,
+	MATCH_SEVERITY = 0x7f,
+	MATCH_FOUND = 0x8000,
 };
 
 #define NO_DIRECTORY 0xffffffffU
-#define UNWATCHED ((struct watch){ .read = SEVERITY_COUNT, .write = SEVERITY_COUNT })
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -231,23 +235,33 @@ __noinline int matches(__u32 number, __u64 name, __u32 length)
 	return !wrong;
 }
 
-/* Both severities in one word, which an event's frame on the stack is not in. */
-static __always_inline __u32 severities_of(const struct watch *watch)
+/*
+ * Matches are numbers, never 0, and not structures to be filled: before 5.12
+ * only functions that take no pointers are verified once for all their calls.
+ */
+static __always_inline __u64 match_of(__u64 id, __u32 read, __u32 write)
 {
-	return watch->read | watch->write << 8;
+	return id << MATCH_ID_SHIFT | MATCH_FOUND | write << MATCH_WRITE_SHIFT | read;
 }
 
-/* The severer of two: the lower number. */
-static __always_inline void join(struct watch *into, const struct watch *more)
+static __always_inline __u32 severity_of(__u64 match, __u32 operation)
 {
-	if (more->read < into->read)
-		into->read = more->read;
-	if (more->write < into->write)
-		into->write = more->write;
+	return match >> operation * MATCH_WRITE_SHIFT & MATCH_SEVERITY;
 }
 
-/* Fills id with what tells this name from others: its hash; 0 if unwatched. */
-static __always_inline __u64 name_id(const struct name *name)
+/* Whether two matches are of the same: the rules may have changed in between. */
+static __always_inline bool is_same(__u64 a, __u64 b)
+{
+	return !((a ^ b) >> MATCH_ID_SHIFT);
+}
+
+/* The severer of two, which is the lower number, if it counts at all. */
+static __always_inline __u32 severer(__u32 a, __u32 b, __u32 counts)
+{
+	return a ^ ((a ^ b) & -(is_below(b, a) & counts));
+}
+
+static __always_inline __u64 hash_of(const struct name *name)
 {
 	const __u32 *words = (const void *)name;
 	__u64 hash = 0xcbf29ce484222325ULL;
@@ -255,26 +269,20 @@ static __always_inline __u64 name_id(const struct name *name)
 
 	for (i = 0; i < (int)(sizeof(*name) / 4); i++)
 		hash = (hash ^ words[i]) * 0x100000001b3ULL;
-	return hash ?: 1;
+	return hash;
 }
 
-/*
- * Looks a name up in its directory. Returns the name's id and fills watch if
- * it is watched, else 0.
- */
-__noinline __u64 match_name(__u64 dentry_address, __u64 mount, struct watch *watch)
+/* Looks a name up in its directory. Returns a match, 0 if it is not watched. */
+__noinline __u64 match_name(__u64 dentry_address, __u64 mount)
 {
 	struct dentry *dentry = (void *)dentry_address;
 	struct directory *directory;
 	struct pattern *pattern;
 	struct name name = {};
 	struct watch *exact;
-	__u32 i, number, length;
+	__u32 i, number, length, found, read = SEVERITY_COUNT, write = SEVERITY_COUNT;
 	__u64 text;
 
-	if (!watch)
-		return 0;
-	*watch = UNWATCHED;
 	name.directory = directory_of(BPF_CORE_READ(dentry, d_parent), (void *)mount);
 	if (name.directory == NO_DIRECTORY)
 		return 0;
@@ -290,25 +298,28 @@ __noinline __u64 match_name(__u64 dentry_address, __u64 mount, struct watch *wat
 	 * and the directory that it falls under.
 	 */
 	exact = length < NAME_LEN ? bpf_map_lookup_elem(&watched_names, &name) : NULL;
-	if (exact) {
-		*watch = *exact;
-		return name_id(&name);
-	}
+	if (exact)
+		return match_of(hash_of(&name), exact->read, exact->write);
 	for (i = 0; i < WATCH_DIRECTORY_PATTERNS && i < directory->patterns; i++) {
 		number = directory->first_pattern + i;
 		pattern = bpf_map_lookup_elem(&patterns, &number);
-		if (pattern && matches(number, text, length))
-			join(watch, &pattern->watch);
+		if (!pattern)
+			break;
+		found = matches(number, text, length) & 1;
+		read = severer(read, pattern->watch.read, found);
+		write = severer(write, pattern->watch.write, found);
 	}
-	if (watch->read == SEVERITY_COUNT && watch->write == SEVERITY_COUNT)
-		join(watch, &directory->any);
-	if (watch->read == SEVERITY_COUNT && watch->write == SEVERITY_COUNT)
+	if (read == SEVERITY_COUNT && write == SEVERITY_COUNT) {
+		read = directory->any.read;
+		write = directory->any.write;
+	}
+	if (read == SEVERITY_COUNT && write == SEVERITY_COUNT)
 		return 0;
-	return name_id(&name);
+	return match_of(hash_of(&name), read, write);
 }
 
 /* By object first, then by name. mount may be 0 if it is not known. */
-__noinline __u64 match_file(__u64 inode_address, __u64 dentry_address, __u64 mount_address, struct watch *watch)
+__noinline __u64 match_file(__u64 inode_address, __u64 dentry_address, __u64 mount_address)
 {
 	struct inode *inode = (void *)inode_address;
 	struct dentry *dentry = (void *)dentry_address;
@@ -317,20 +328,18 @@ __noinline __u64 match_file(__u64 inode_address, __u64 dentry_address, __u64 mou
 	struct watch *known;
 	int depth;
 
-	if (!watch || is_directory(inode))
+	if (is_directory(inode))
 		return 0;
 	object = object_of(inode);
 	known = bpf_map_lookup_elem(&watched_objects, &object);
-	if (known) {
-		*watch = *known;
-		return object.inode ?: 1;
-	}
+	if (known)
+		return match_of(object.inode, known->read, known->write);
 	/* a file that is itself a mount has its name where it is mounted */
 	for (depth = 0; depth < 4 && mount && dentry == BPF_CORE_READ(mount, mnt.mnt_root); depth++) {
 		dentry = BPF_CORE_READ(mount, mnt_mountpoint);
 		mount = BPF_CORE_READ(mount, mnt_parent);
 	}
-	return match_name((__u64)dentry, (__u64)mount, watch);
+	return match_name((__u64)dentry, (__u64)mount);
 }
 
 #endif
