@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -28,7 +29,7 @@ type suite struct {
 	apart      bool // runs when it is named, and not among all
 }
 
-// suites in the order in which they run. The last one ends with a lockdown.
+// suites in the order in which they run.
 var suites = []suite{
 	{name: "kernel", path: "./internal/sensor/probes/kernel"},
 	{name: "file", path: "./internal/sensor/probes/file", others: "Test"},
@@ -39,8 +40,42 @@ var suites = []suite{
 	{name: "host", path: "./test/kernels"},
 }
 
+// session is one life of a machine.
+type session struct {
+	parameter string   // of the kernel's command line
+	runs      []string // suite/policy/tests
+}
+
+// lockdowns are sessions of their own: what is locked down stays so.
+var lockdowns = []string{"lockdown=integrity", "lockdown=confidentiality"}
+
+const lockdownTest = "TestLockdown"
+
+// sessions are those in which a kernel runs everything chosen.
+func sessions(o options, k kernel) []session {
+	out := []session{{runs: runs(o, k)}}
+	host := o.suites == "" || slices.Contains(strings.Split(o.suites, ","), "host")
+	if chosen, err := regexp.MatchString(o.run, lockdownTest); err != nil || !chosen || !host {
+		return out
+	}
+	for _, parameter := range lockdowns {
+		out = append(out, session{parameter, []string{"host/" + policies[0] + "/^" + lockdownTest + "$"}})
+	}
+	return out
+}
+
+// suites are the names of those that the session runs.
+func (s session) suites() []string {
+	var out []string
+	for _, run := range s.runs {
+		name, _, _ := strings.Cut(run, "/")
+		out = append(out, name)
+	}
+	return out
+}
+
 // runs are the suites chosen, each with a policy and the tests that run there.
-func runs(o options, k kernel) string {
+func runs(o options, k kernel) []string {
 	var out []string
 	for _, s := range suites {
 		if o.suites == "" && s.apart || o.suites != "" && !slices.Contains(strings.Split(o.suites, ","), s.name) {
@@ -62,7 +97,7 @@ func runs(o options, k kernel) string {
 			}
 		}
 	}
-	return strings.Join(out, ",")
+	return out
 }
 
 // build makes the static binaries that run in the machine.
@@ -129,8 +164,8 @@ var applets = []string{
 	"mknod", "mount", "mv", "poweroff", "rm", "rmdir", "sleep", "switch_root", "sync", "tail", "timeout", "tr", "umount", "uname", "wget",
 }
 
-// image writes the initramfs of a machine.
-func image(ctx context.Context, file string, p packages, binaries, arch string) (err error) {
+// image writes the initramfs of a machine, with the tests of some suites.
+func image(ctx context.Context, file string, p packages, binaries, arch string, suites []string) (err error) {
 	out, err := os.Create(file)
 	if err != nil {
 		return err
@@ -176,6 +211,9 @@ func image(ctx context.Context, file string, p packages, binaries, arch string) 
 		return err
 	}
 	for _, entry := range entries {
+		if suite, test := strings.CutSuffix(entry.Name(), ".test"); test && !slices.Contains(suites, suite) {
+			continue
+		}
 		content, err := os.ReadFile(filepath.Join(binaries, entry.Name()))
 		if err != nil {
 			return err

@@ -77,21 +77,28 @@ var machine = map[string]struct {
 	"arm64": {"qemu-system-aarch64", []string{"-machine", "virt", "-cpu", "cortex-a72"}, "console=ttyAMA0 nohz=off highres=off kpti=off"},
 }
 
-// test boots a kernel and reads what its tests say.
+// test boots a kernel, once for each of its sessions, and reads what its tests say.
 func test(ctx context.Context, o options, k kernel, p packages, binaries string) row {
 	r := row{kernel: k, version: p.version}
 	start := time.Now()
-	console, err := boot(ctx, o, k, p, binaries)
+	ctx, cancel := context.WithTimeout(ctx, o.limit)
+	defer cancel()
+	var all []string
+	for _, s := range sessions(o, k) {
+		console, err := boot(ctx, o, k, s, p, binaries)
+		lines := strings.Split(strings.ReplaceAll(string(console), "\r", ""), "\n")
+		all = append(all, lines...)
+		if r.err = errors.Join(err, complete(lines)); r.err != nil {
+			r.console = lines[max(0, len(lines)-40):]
+			break
+		}
+	}
 	r.seconds = int(time.Since(start).Seconds())
-	lines := strings.Split(strings.ReplaceAll(string(console), "\r", ""), "\n")
-	r.runs, r.numbers = parse(lines), verified.Read(lines)
-	for _, line := range lines {
+	r.runs, r.numbers = parse(all), verified.Read(all)
+	for _, line := range all {
 		if cost, ok := strings.CutPrefix(line, "@@ cost|"); ok {
 			r.costs = append(r.costs, cost)
 		}
-	}
-	if r.err = errors.Join(err, complete(lines)); r.err != nil {
-		r.console = lines[max(0, len(lines)-40):]
 	}
 	return r
 }
@@ -110,7 +117,7 @@ func complete(lines []string) error {
 	return errors.Join(errs...)
 }
 
-func boot(ctx context.Context, o options, k kernel, p packages, binaries string) ([]byte, error) {
+func boot(ctx context.Context, o options, k kernel, s session, p packages, binaries string) ([]byte, error) {
 	vmlinuz, err := kernelImage(p)
 	if err != nil {
 		return nil, err
@@ -120,16 +127,14 @@ func boot(ctx context.Context, o options, k kernel, p packages, binaries string)
 		return nil, err
 	}
 	initramfs := filepath.Join(folder, "initramfs")
-	if err := image(ctx, initramfs, p, binaries, k.arch); err != nil {
+	if err := image(ctx, initramfs, p, binaries, k.arch, s.suites()); err != nil {
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.limit)
-	defer cancel()
 	m := machine[k.arch]
-	line := fmt.Sprintf("%s loglevel=5 nowatchdog panic=-1 oops=panic lsm=lockdown,yama,bpf runs=%s", m.parameters, runs(o, k))
+	line := fmt.Sprintf("%s loglevel=5 nowatchdog panic=-1 oops=panic lsm=lockdown,yama,bpf %s runs=%s", m.parameters, s.parameter, strings.Join(s.runs, ","))
 	arguments := append(slices.Clone(m.arguments), "-smp", "1", "-m", "2048", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio",
 		"-kernel", vmlinuz, "-initrd", initramfs, "-append", line)
-	console, err := os.Create(filepath.Join(folder, "console"))
+	console, err := os.Create(filepath.Join(folder, "console"+s.parameter))
 	if err != nil {
 		return nil, err
 	}

@@ -35,8 +35,8 @@ type Host struct {
 	RingBuffers bool
 	// casts: programs may call bpf_rdonly_cast(), since 6.2.
 	casts bool
-	// tracefs is set by WithTracefs.
-	tracefs bool
+	// tracefsErr says why classic tracepoints cannot be found; set by WithTracefs.
+	tracefsErr error
 	// kprobes: the kernel can make them; trampolines: it has not refused one.
 	kprobes, trampolines bool
 	// preempts: see preempt.go.
@@ -45,7 +45,7 @@ type Host struct {
 
 // Inspect looks at the running kernel and holds its types.
 func Inspect(procfs, sysfs, rootfs string) *Host {
-	h := &Host{ProcFS: procfs, SysFS: sysfs, RootFS: rootfs, trampolines: true, preempts: preempts(sysfs)}
+	h := &Host{ProcFS: procfs, SysFS: sysfs, RootFS: rootfs, tracefsErr: errNoTracefs, trampolines: true, preempts: preempts(sysfs)}
 	h.Hold()
 	h.casts = h.canCast()
 	h.CgroupRoot = cgroupRoot(sysfs)
@@ -59,8 +59,8 @@ func Inspect(procfs, sysfs, rootfs string) *Host {
 // canAttach refuses what cannot work before it is loaded, with a reason.
 func (h *Host) canAttach(spec *ebpf.ProgramSpec) error {
 	switch {
-	case spec.Type == ebpf.TracePoint && !h.tracefs:
-		return errNoTracefs
+	case spec.Type == ebpf.TracePoint && h.tracefsErr != nil:
+		return h.tracefsErr
 	case spec.Type == ebpf.TracePoint && !hasTracepoint(spec.AttachTo):
 		return fmt.Errorf("%w: %s", ErrHookMissing, spec.AttachTo)
 	case spec.Type == ebpf.CGroupSockAddr && h.CgroupRoot == "":
@@ -171,7 +171,7 @@ var tracefsPaths = []string{tracefsPath, "/sys/kernel/debug/tracing"}
 // numbers of the classic tracepoints can be read nowhere else, and the host's
 // mounts are not ours to change. The thread ends with f.
 func (h *Host) WithTracefs(f func()) {
-	if h.tracefs = hasTracefs(); h.tracefs {
+	if h.tracefsErr = lookForTracefs(); h.tracefsErr == nil {
 		f()
 		return
 	}
@@ -179,19 +179,32 @@ func (h *Host) WithTracefs(f func()) {
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // never unlocked: the thread dies here
-		h.tracefs = mountPrivateTracefs() == nil
+		if mountPrivateTracefs() == nil {
+			h.tracefsErr = lookForTracefs()
+		}
 		f()
 	}()
 	<-done
 }
 
-func hasTracefs() bool {
+// lookForTracefs returns nil where classic tracepoints can be found. A tracefs
+// in which nothing is belongs to a kernel under lockdown=confidentiality.
+func lookForTracefs() error {
+	err := error(errNoTracefs)
 	for _, path := range tracefsPaths {
-		if _, err := os.Stat(filepath.Join(path, "events")); err == nil {
-			return true
+		_, missing := os.Stat(filepath.Join(path, "events"))
+		if missing == nil {
+			return nil
+		}
+		var at unix.Statfs_t
+		switch {
+		case errors.Is(missing, os.ErrPermission):
+			err = missing
+		case unix.Statfs(path, &at) == nil && at.Type == unix.TRACEFS_MAGIC:
+			err = fmt.Errorf("%w: its tracefs is empty", errLockdown)
 		}
 	}
-	return false
+	return err
 }
 
 func mountPrivateTracefs() error {

@@ -66,7 +66,7 @@ var (
 )
 
 // errLockdown: lockdown=confidentiality.
-var errLockdown = errors.New("the kernel is locked down: programs may not read its memory")
+var errLockdown = errors.New("the kernel is locked down (lockdown=confidentiality): programs may not read its memory")
 
 // explain says in plain words what a refusal by the verifier means, where it
 // has one cause only: lockdown takes away the helpers that read the kernel.
