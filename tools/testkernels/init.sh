@@ -6,6 +6,8 @@
 # @@ are for the tool that started the machine.
 
 # shellcheck disable=SC2317 # busybox
+# There is memory enough to collect garbage seldom, which is dear to emulate.
+export GOGC=400
 export PATH=/bin:/usr/bin:/tests HOME=/root TMPDIR=/tmp SECURITY_EXPORTER_TEST_MACHINE=1 SECURITY_EXPORTER_TEST_PROGRAM=/tests/security-exporter
 
 # The root of an initramfs cannot be left by pivot_root(2): go to a tmpfs.
