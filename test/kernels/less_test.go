@@ -14,23 +14,45 @@ import (
 	"security-exporter/internal/testkit"
 )
 
-// capabilities are what the exporter needs where it is not root.
+// capabilities are those of the unit, and what it needs before 5.11.
 var capabilities = []uintptr{
 	unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH,
-	unix.CAP_SYS_RESOURCE, unix.CAP_SYS_ADMIN,
+	unix.CAP_AUDIT_CONTROL, unix.CAP_SYS_RESOURCE,
 }
 
-// A user with few capabilities. Each is taken away in turn; what is missing
-// then is said, and the rest is served.
+// A user with the unit's capabilities and with none. What is missing then is
+// said, and the rest is served. Debian's kernels keep perf events to
+// CAP_SYS_ADMIN, unless they are told not to.
 func TestCapabilities(t *testing.T) {
 	as := func(caps []uintptr) *syscall.SysProcAttr {
 		return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}, AmbientCaps: caps}
 	}
-	t.Run("all", func(t *testing.T) { startExporter(t, as(capabilities)).allUp(t) })
-	t.Run("without SYS_ADMIN", func(t *testing.T) {
-		e := startExporter(t, as(capabilities[:len(capabilities)-1]))
+	const paranoid = "/proc/sys/kernel/perf_event_paranoid"
+	restrict := func(t *testing.T, level string) {
+		if !testkit.InMachine() {
+			t.Skip("needs a machine of its own")
+		}
+		if err := os.WriteFile(paranoid, []byte(level), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("the unit's", func(t *testing.T) {
+		restrict(t, "2")
+		startExporter(t, as(capabilities)).allUp(t)
+	})
+	t.Run("the unit's, without perf events", func(t *testing.T) {
+		restrict(t, "3")
+		e := startExporter(t, as(capabilities))
+		denied := false
 		for name, labels := range e.info(t) {
 			t.Logf("%s: %s, %s (%s)", name, labels["state"], labels["reason"], labels["hook"])
+			if labels["state"] != "attached" && labels["state"] != "denied" {
+				t.Errorf("%s: %s, %s", name, labels["state"], labels["reason"])
+			}
+			denied = denied || labels["state"] == "denied"
+		}
+		if e.stop(t); denied != strings.Contains(e.output.String(), "perf_event_paranoid is 3") {
+			t.Errorf("some are denied: %v; the log: %s", denied, e.output.String())
 		}
 	})
 	t.Run("none", func(t *testing.T) {

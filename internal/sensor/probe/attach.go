@@ -154,12 +154,15 @@ func (r *rungState) link(spec *ebpf.ProgramSpec, program *ebpf.Program) (link.Li
 		if !ok {
 			return nil, fmt.Errorf("section %s names no tracepoint", spec.SectionName)
 		}
-		return link.Tracepoint(group, event, program, nil)
+		attached, err := link.Tracepoint(group, event, program, nil)
+		return attached, explainPerfEvent(r.probe.host.ProcFS, err)
 	case ebpf.Kprobe:
+		attach := link.Kprobe
 		if strings.HasPrefix(spec.SectionName, "kretprobe/") {
-			return link.Kretprobe(spec.AttachTo, program, nil)
+			attach = link.Kretprobe
 		}
-		return link.Kprobe(spec.AttachTo, program, nil)
+		attached, err := attach(spec.AttachTo, program, nil)
+		return attached, explainPerfEvent(r.probe.host.ProcFS, err)
 	case ebpf.CGroupSockAddr:
 		return link.AttachCgroup(link.CgroupOptions{Path: r.probe.host.CgroupRoot, Attach: spec.AttachType, Program: program})
 	default:

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -81,6 +83,21 @@ func explain(err error) error {
 		}
 	}
 	return err
+}
+
+// explainPerfEvent says what a perf event is refused for by kernels of Debian and
+// its kin: from 3 on, kernel.perf_event_paranoid leaves them to CAP_SYS_ADMIN,
+// also those that kprobes and classic tracepoints need.
+func explainPerfEvent(procfs string, err error) error {
+	if !errors.Is(err, unix.EACCES) {
+		return err
+	}
+	text, readErr := os.ReadFile(filepath.Join(procfs, "sys/kernel/perf_event_paranoid"))
+	level, numberErr := strconv.Atoi(strings.TrimSpace(string(text)))
+	if readErr != nil || numberErr != nil || level < 3 {
+		return err
+	}
+	return fmt.Errorf("%w: kernel.perf_event_paranoid is %d: set it to 2, or grant CAP_SYS_ADMIN", err, level)
 }
 
 type reasonError struct {
