@@ -148,8 +148,8 @@ extern void *bpf_rdonly_cast(const void *address, __u32 btf_id) __ksym;
  * A pointer that the verifier knows, but does not trust any more. For each
  * pointer that is read through one that it trusts, the verifier of 6.3 and
  * later asks up to four times whether that one is to be trusted too, by a name
- * that it looks for among all types of the kernel: half a millisecond each,
- * until they are sorted (6.19). No instruction comes of the cast.
+ * that it looks for among all types of the kernel: half of its time for all
+ * programs of 6.18. No instruction comes of the cast.
  */
 #define UNTRUSTED(type, pointer) CAST(true, type, pointer)
 
