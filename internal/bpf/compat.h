@@ -153,13 +153,33 @@ extern void *bpf_rdonly_cast(const void *address, __u32 btf_id) __ksym;
  */
 #define UNTRUSTED(type, pointer) CAST(true, type, pointer)
 
-/* Number of the system call that the task is in, as its own entry counts. */
+/*
+ * The function behind each system call, and on amd64 the one behind its 32-bit
+ * entry: 4.17 on amd64, 4.19 on arm64, where one function has both entries.
+ */
+#if defined(__TARGET_ARCH_x86)
+#define CALL_FUNCTION "__x64_sys_"
+#define COMPAT_CALL_FUNCTION "__ia32_sys_"
+#elif defined(__TARGET_ARCH_arm64)
+#define CALL_FUNCTION "__arm64_sys_"
+#define COMPAT_CALL_FUNCTION "__arm64_sys_"
+#endif
+
+/* A program at the return of such a function. */
+#define FEXIT_CALL(name, function, action)                                  \
+	SEC("fexit/" function)                                              \
+	int BPF_PROG(on_fexit_##name, const struct pt_regs *regs, long ret) \
+	{                                                                   \
+		return action;                                              \
+	}
+
 /* Of the call that the current thread is in. 5.15 */
 static __always_inline struct pt_regs *saved_registers(void)
 {
 	return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
 }
 
+/* Number of the system call that the task is in, as its own entry counts. */
 static __always_inline int syscall_number(struct pt_regs *regs)
 {
 #if defined(__TARGET_ARCH_x86)

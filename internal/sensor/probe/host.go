@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -71,6 +72,8 @@ func (h *Host) canAttach(spec *ebpf.ProgramSpec) error {
 		return fmt.Errorf("%w: kprobes are not compiled in", ErrHookMissing)
 	case isTrampoline(spec) && !h.trampolines:
 		return errNoTrampolines
+	case isTrampoline(spec) && !h.holdsTrampolines():
+		return errFreesTrampolines
 	case isTrampoline(spec) && h.FunctionParams(spec.AttachTo) < 0:
 		return fmt.Errorf("%w: %s", ErrHookMissing, spec.AttachTo)
 	}
@@ -115,6 +118,14 @@ func (h *Host) HasGuard() bool {
 		slices.ContainsFunc(program.Members, func(m btf.Member) bool { return m.Name == "active" })
 }
 
+// holdsTrampolines: since 5.12, and 5.10.27, the kernel does not free a
+// trampoline that a sleeping function has yet to return to. All functions that
+// programs are attached to may sleep.
+func (h *Host) holdsTrampolines() bool {
+	var image *btf.Struct
+	return h.BTF != nil && h.BTF.TypeByName("bpf_tramp_image", &image) == nil
+}
+
 // Hold reads the kernel's types, which whatever is loaded needs.
 func (h *Host) Hold() {
 	h.types = btf.NewCache()
@@ -152,7 +163,15 @@ func (h *Host) TracepointParams(name string) int {
 // does not list it: trampolines and kprobes need the one that is there.
 func (h *Host) FunctionParams(name string) int {
 	var function *btf.Func
-	if h.BTF == nil || h.BTF.TypeByName(name, &function) != nil {
+	if h.BTF == nil {
+		return -1
+	}
+	err := h.BTF.TypeByName(name, &function)
+	if errors.Is(err, btf.ErrMultipleMatches) && strings.Contains(name, "_sys_") {
+		h.hideStandIns(name)
+		err = h.BTF.TypeByName(name, &function)
+	}
+	if err != nil {
 		return -1
 	}
 	proto, ok := function.Type.(*btf.FuncProto)
@@ -160,6 +179,25 @@ func (h *Host) FunctionParams(name string) int {
 		return -1
 	}
 	return len(proto.Params)
+}
+
+// hideStandIns leaves one function of a system call where BTF lists two: the
+// call's own and what kernel/sys_ni.c has for kernels without it, as in Debian's
+// 6.1. They have the same type, and the kernel goes by the name. The library
+// does not choose, so the others get another name in what was read.
+func (h *Host) hideStandIns(name string) {
+	types, err := h.BTF.AnyTypesByName(name)
+	if err != nil {
+		return
+	}
+	var kept bool
+	for _, each := range types {
+		function, ok := each.(*btf.Func)
+		if ok && kept {
+			function.Name += ".stand_in"
+		}
+		kept = kept || ok
+	}
 }
 
 const tracefsPath = "/sys/kernel/tracing"

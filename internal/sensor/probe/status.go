@@ -57,14 +57,15 @@ var (
 // Errors that a rung or a part may return before anything is loaded.
 var (
 	// ErrNotApplicable: the kernel has nothing of the kind; no failure.
-	ErrNotApplicable = errors.New("not applicable to this kernel")
-	ErrNoModules     = &reasonError{"the kernel has no module support", ReasonNoModuleSupport}
-	errNoBTF         = &reasonError{"the kernel has no BTF (CONFIG_DEBUG_INFO_BTF), or it cannot be read", ReasonNoBTF}
-	errNoTracefs     = &reasonError{"tracefs is not mounted and cannot be mounted privately", ReasonNoTracefs}
-	errNoCgroup2     = &reasonError{"no cgroup v2 hierarchy of the host is mounted", ReasonNoCgroup2}
-	errNoTracing     = &reasonError{"the kernel has no programs of BTF tracepoints, functions and iterators (Linux 5.5)", ReasonKernelTooOld}
-	errNoTrampolines = &reasonError{"the kernel refuses trampolines (fentry, fexit)", ReasonNoPermission}
-	ErrHookMissing   = &reasonError{"the kernel does not have this hook", ReasonHookMissing}
+	ErrNotApplicable    = errors.New("not applicable to this kernel")
+	ErrNoModules        = &reasonError{"the kernel has no module support", ReasonNoModuleSupport}
+	errNoBTF            = &reasonError{"the kernel has no BTF (CONFIG_DEBUG_INFO_BTF), or it cannot be read", ReasonNoBTF}
+	errNoTracefs        = &reasonError{"tracefs is not mounted and cannot be mounted privately", ReasonNoTracefs}
+	errNoCgroup2        = &reasonError{"no cgroup v2 hierarchy of the host is mounted", ReasonNoCgroup2}
+	errNoTracing        = &reasonError{"the kernel has no programs of BTF tracepoints, functions and iterators (Linux 5.5)", ReasonKernelTooOld}
+	errFreesTrampolines = &reasonError{"the kernel frees trampolines that calls have yet to return to (Linux 5.12)", ReasonKernelTooOld}
+	errNoTrampolines    = &reasonError{"the kernel refuses trampolines (fentry, fexit)", ReasonNoPermission}
+	ErrHookMissing      = &reasonError{"the kernel does not have this hook", ReasonHookMissing}
 )
 
 // errLockdown: lockdown=confidentiality.

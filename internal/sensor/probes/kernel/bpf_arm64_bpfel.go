@@ -36,6 +36,9 @@ const (
 	bpfProgOnExitDeleteModule       = "on_exit_delete_module"
 	bpfProgOnExitFinitModule        = "on_exit_finit_module"
 	bpfProgOnExitInitModule         = "on_exit_init_module"
+	bpfProgOnFexitDeleteModule      = "on_fexit_delete_module"
+	bpfProgOnFexitFinitModule       = "on_fexit_finit_module"
+	bpfProgOnFexitInitModule        = "on_fexit_init_module"
 	bpfProgOnIoUringCreate          = "on_io_uring_create"
 	bpfProgOnModuleFree             = "on_module_free"
 	bpfProgOnModuleLoad             = "on_module_load"
@@ -99,6 +102,9 @@ type bpfProgramSpecs struct {
 	OnExitDeleteModule     *ebpf.ProgramSpec `ebpf:"on_exit_delete_module"`
 	OnExitFinitModule      *ebpf.ProgramSpec `ebpf:"on_exit_finit_module"`
 	OnExitInitModule       *ebpf.ProgramSpec `ebpf:"on_exit_init_module"`
+	OnFexitDeleteModule    *ebpf.ProgramSpec `ebpf:"on_fexit_delete_module"`
+	OnFexitFinitModule     *ebpf.ProgramSpec `ebpf:"on_fexit_finit_module"`
+	OnFexitInitModule      *ebpf.ProgramSpec `ebpf:"on_fexit_init_module"`
 	OnIoUringCreate        *ebpf.ProgramSpec `ebpf:"on_io_uring_create"`
 	OnModuleFree           *ebpf.ProgramSpec `ebpf:"on_module_free"`
 	OnModuleLoad           *ebpf.ProgramSpec `ebpf:"on_module_load"`
@@ -220,6 +226,9 @@ type bpfPrograms struct {
 	OnExitDeleteModule     *ebpf.Program `ebpf:"on_exit_delete_module"`
 	OnExitFinitModule      *ebpf.Program `ebpf:"on_exit_finit_module"`
 	OnExitInitModule       *ebpf.Program `ebpf:"on_exit_init_module"`
+	OnFexitDeleteModule    *ebpf.Program `ebpf:"on_fexit_delete_module"`
+	OnFexitFinitModule     *ebpf.Program `ebpf:"on_fexit_finit_module"`
+	OnFexitInitModule      *ebpf.Program `ebpf:"on_fexit_init_module"`
 	OnIoUringCreate        *ebpf.Program `ebpf:"on_io_uring_create"`
 	OnModuleFree           *ebpf.Program `ebpf:"on_module_free"`
 	OnModuleLoad           *ebpf.Program `ebpf:"on_module_load"`
@@ -234,6 +243,9 @@ func (p *bpfPrograms) Close() error {
 		p.OnExitDeleteModule,
 		p.OnExitFinitModule,
 		p.OnExitInitModule,
+		p.OnFexitDeleteModule,
+		p.OnFexitFinitModule,
+		p.OnFexitInitModule,
 		p.OnIoUringCreate,
 		p.OnModuleFree,
 		p.OnModuleLoad,

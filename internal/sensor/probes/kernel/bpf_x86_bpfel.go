@@ -16,39 +16,45 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapEventBudget               = "event_budget"
-	bpfMapEvents                    = "events"
-	bpfMapEventsLostTotal           = "events_lost_total"
-	bpfMapEventsSampledTotal        = "events_sampled_total"
-	bpfMapEventsSeriousTotal        = "events_serious_total"
-	bpfMapEventsTotal               = "events_total"
-	bpfMapIoUringSetupTotal         = "io_uring_setup_total"
-	bpfMapKernelModuleFailuresTotal = "kernel_module_failures_total"
-	bpfMapKernelModuleTotal         = "kernel_module_total"
-	bpfMapMapEvictions              = "map_evictions"
-	bpfMapModuleNames               = "module_names"
-	bpfMapProcesses                 = "processes"
-	bpfMapSeriousEvents             = "serious_events"
-	bpfMapSleepingReaders           = "sleeping_readers"
-	bpfProgOnClassicCompatSysExit   = "on_classic_compat_sys_exit"
-	bpfProgOnClassicIoUringCreate   = "on_classic_io_uring_create"
-	bpfProgOnCompatSysExit          = "on_compat_sys_exit"
-	bpfProgOnExitDeleteModule       = "on_exit_delete_module"
-	bpfProgOnExitFinitModule        = "on_exit_finit_module"
-	bpfProgOnExitInitModule         = "on_exit_init_module"
-	bpfProgOnIoUringCreate          = "on_io_uring_create"
-	bpfProgOnModuleFree             = "on_module_free"
-	bpfProgOnModuleLoad             = "on_module_load"
-	bpfProgOnRawIoUringCreate       = "on_raw_io_uring_create"
-	bpfVarBudgetPerWindow           = "budget_per_window"
-	bpfVarDetailed                  = "detailed"
-	bpfVarLegacyController          = "legacy_controller"
-	bpfVarOnlyCgroup                = "only_cgroup"
-	bpfVarOnlyNetns                 = "only_netns"
-	bpfVarOnlyNetnsCookie           = "only_netns_cookie"
-	bpfVarRings                     = "rings"
-	bpfVarSampleRate                = "sample_rate"
-	bpfVarStream                    = "stream"
+	bpfMapEventBudget                = "event_budget"
+	bpfMapEvents                     = "events"
+	bpfMapEventsLostTotal            = "events_lost_total"
+	bpfMapEventsSampledTotal         = "events_sampled_total"
+	bpfMapEventsSeriousTotal         = "events_serious_total"
+	bpfMapEventsTotal                = "events_total"
+	bpfMapIoUringSetupTotal          = "io_uring_setup_total"
+	bpfMapKernelModuleFailuresTotal  = "kernel_module_failures_total"
+	bpfMapKernelModuleTotal          = "kernel_module_total"
+	bpfMapMapEvictions               = "map_evictions"
+	bpfMapModuleNames                = "module_names"
+	bpfMapProcesses                  = "processes"
+	bpfMapSeriousEvents              = "serious_events"
+	bpfMapSleepingReaders            = "sleeping_readers"
+	bpfProgOnClassicCompatSysExit    = "on_classic_compat_sys_exit"
+	bpfProgOnClassicIoUringCreate    = "on_classic_io_uring_create"
+	bpfProgOnCompatSysExit           = "on_compat_sys_exit"
+	bpfProgOnExitDeleteModule        = "on_exit_delete_module"
+	bpfProgOnExitFinitModule         = "on_exit_finit_module"
+	bpfProgOnExitInitModule          = "on_exit_init_module"
+	bpfProgOnFexitCompatDeleteModule = "on_fexit_compat_delete_module"
+	bpfProgOnFexitCompatFinitModule  = "on_fexit_compat_finit_module"
+	bpfProgOnFexitCompatInitModule   = "on_fexit_compat_init_module"
+	bpfProgOnFexitDeleteModule       = "on_fexit_delete_module"
+	bpfProgOnFexitFinitModule        = "on_fexit_finit_module"
+	bpfProgOnFexitInitModule         = "on_fexit_init_module"
+	bpfProgOnIoUringCreate           = "on_io_uring_create"
+	bpfProgOnModuleFree              = "on_module_free"
+	bpfProgOnModuleLoad              = "on_module_load"
+	bpfProgOnRawIoUringCreate        = "on_raw_io_uring_create"
+	bpfVarBudgetPerWindow            = "budget_per_window"
+	bpfVarDetailed                   = "detailed"
+	bpfVarLegacyController           = "legacy_controller"
+	bpfVarOnlyCgroup                 = "only_cgroup"
+	bpfVarOnlyNetns                  = "only_netns"
+	bpfVarOnlyNetnsCookie            = "only_netns_cookie"
+	bpfVarRings                      = "rings"
+	bpfVarSampleRate                 = "sample_rate"
+	bpfVarStream                     = "stream"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -93,16 +99,22 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	OnClassicCompatSysExit *ebpf.ProgramSpec `ebpf:"on_classic_compat_sys_exit"`
-	OnClassicIoUringCreate *ebpf.ProgramSpec `ebpf:"on_classic_io_uring_create"`
-	OnCompatSysExit        *ebpf.ProgramSpec `ebpf:"on_compat_sys_exit"`
-	OnExitDeleteModule     *ebpf.ProgramSpec `ebpf:"on_exit_delete_module"`
-	OnExitFinitModule      *ebpf.ProgramSpec `ebpf:"on_exit_finit_module"`
-	OnExitInitModule       *ebpf.ProgramSpec `ebpf:"on_exit_init_module"`
-	OnIoUringCreate        *ebpf.ProgramSpec `ebpf:"on_io_uring_create"`
-	OnModuleFree           *ebpf.ProgramSpec `ebpf:"on_module_free"`
-	OnModuleLoad           *ebpf.ProgramSpec `ebpf:"on_module_load"`
-	OnRawIoUringCreate     *ebpf.ProgramSpec `ebpf:"on_raw_io_uring_create"`
+	OnClassicCompatSysExit    *ebpf.ProgramSpec `ebpf:"on_classic_compat_sys_exit"`
+	OnClassicIoUringCreate    *ebpf.ProgramSpec `ebpf:"on_classic_io_uring_create"`
+	OnCompatSysExit           *ebpf.ProgramSpec `ebpf:"on_compat_sys_exit"`
+	OnExitDeleteModule        *ebpf.ProgramSpec `ebpf:"on_exit_delete_module"`
+	OnExitFinitModule         *ebpf.ProgramSpec `ebpf:"on_exit_finit_module"`
+	OnExitInitModule          *ebpf.ProgramSpec `ebpf:"on_exit_init_module"`
+	OnFexitCompatDeleteModule *ebpf.ProgramSpec `ebpf:"on_fexit_compat_delete_module"`
+	OnFexitCompatFinitModule  *ebpf.ProgramSpec `ebpf:"on_fexit_compat_finit_module"`
+	OnFexitCompatInitModule   *ebpf.ProgramSpec `ebpf:"on_fexit_compat_init_module"`
+	OnFexitDeleteModule       *ebpf.ProgramSpec `ebpf:"on_fexit_delete_module"`
+	OnFexitFinitModule        *ebpf.ProgramSpec `ebpf:"on_fexit_finit_module"`
+	OnFexitInitModule         *ebpf.ProgramSpec `ebpf:"on_fexit_init_module"`
+	OnIoUringCreate           *ebpf.ProgramSpec `ebpf:"on_io_uring_create"`
+	OnModuleFree              *ebpf.ProgramSpec `ebpf:"on_module_free"`
+	OnModuleLoad              *ebpf.ProgramSpec `ebpf:"on_module_load"`
+	OnRawIoUringCreate        *ebpf.ProgramSpec `ebpf:"on_raw_io_uring_create"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -214,16 +226,22 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	OnClassicCompatSysExit *ebpf.Program `ebpf:"on_classic_compat_sys_exit"`
-	OnClassicIoUringCreate *ebpf.Program `ebpf:"on_classic_io_uring_create"`
-	OnCompatSysExit        *ebpf.Program `ebpf:"on_compat_sys_exit"`
-	OnExitDeleteModule     *ebpf.Program `ebpf:"on_exit_delete_module"`
-	OnExitFinitModule      *ebpf.Program `ebpf:"on_exit_finit_module"`
-	OnExitInitModule       *ebpf.Program `ebpf:"on_exit_init_module"`
-	OnIoUringCreate        *ebpf.Program `ebpf:"on_io_uring_create"`
-	OnModuleFree           *ebpf.Program `ebpf:"on_module_free"`
-	OnModuleLoad           *ebpf.Program `ebpf:"on_module_load"`
-	OnRawIoUringCreate     *ebpf.Program `ebpf:"on_raw_io_uring_create"`
+	OnClassicCompatSysExit    *ebpf.Program `ebpf:"on_classic_compat_sys_exit"`
+	OnClassicIoUringCreate    *ebpf.Program `ebpf:"on_classic_io_uring_create"`
+	OnCompatSysExit           *ebpf.Program `ebpf:"on_compat_sys_exit"`
+	OnExitDeleteModule        *ebpf.Program `ebpf:"on_exit_delete_module"`
+	OnExitFinitModule         *ebpf.Program `ebpf:"on_exit_finit_module"`
+	OnExitInitModule          *ebpf.Program `ebpf:"on_exit_init_module"`
+	OnFexitCompatDeleteModule *ebpf.Program `ebpf:"on_fexit_compat_delete_module"`
+	OnFexitCompatFinitModule  *ebpf.Program `ebpf:"on_fexit_compat_finit_module"`
+	OnFexitCompatInitModule   *ebpf.Program `ebpf:"on_fexit_compat_init_module"`
+	OnFexitDeleteModule       *ebpf.Program `ebpf:"on_fexit_delete_module"`
+	OnFexitFinitModule        *ebpf.Program `ebpf:"on_fexit_finit_module"`
+	OnFexitInitModule         *ebpf.Program `ebpf:"on_fexit_init_module"`
+	OnIoUringCreate           *ebpf.Program `ebpf:"on_io_uring_create"`
+	OnModuleFree              *ebpf.Program `ebpf:"on_module_free"`
+	OnModuleLoad              *ebpf.Program `ebpf:"on_module_load"`
+	OnRawIoUringCreate        *ebpf.Program `ebpf:"on_raw_io_uring_create"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -234,6 +252,12 @@ func (p *bpfPrograms) Close() error {
 		p.OnExitDeleteModule,
 		p.OnExitFinitModule,
 		p.OnExitInitModule,
+		p.OnFexitCompatDeleteModule,
+		p.OnFexitCompatFinitModule,
+		p.OnFexitCompatInitModule,
+		p.OnFexitDeleteModule,
+		p.OnFexitFinitModule,
+		p.OnFexitInitModule,
 		p.OnIoUringCreate,
 		p.OnModuleFree,
 		p.OnModuleLoad,

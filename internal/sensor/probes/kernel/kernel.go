@@ -5,6 +5,7 @@
 package kernel
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -39,16 +40,36 @@ func New() *probe.Spec {
 				{Hook: "tracepoint/io_uring/io_uring_create", Programs: []string{"on_classic_io_uring_create"}},
 			}},
 		},
-		Compat: &probe.Part{Name: "calls of 32-bit programs", Applies: modulesApply, Rungs: probe.CompatRungs()},
+		Compat: &probe.Part{Name: "calls of 32-bit programs", Applies: compatApplies, Rungs: probe.CompatRungs()},
 	}
 }
 
+// moduleRungs has fexit in the middle: it misses what seccomp refuses, and is
+// for where the exits of system calls may not be watched, but the last refusal
+// that is reported should be theirs.
 func moduleRungs() []probe.Rung {
-	exits := []string{"on_exit_init_module", "on_exit_finit_module", "on_exit_delete_module"}
 	return []probe.Rung{
-		{Hook: "tp_btf/module_load", Programs: append([]string{"on_module_load", "on_module_free"}, exits...)},
-		{Hook: "tracepoint/syscalls/sys_exit_init_module", Programs: exits},
+		{Hook: "tp_btf/module_load", Programs: moduleCalls("on_exit_", "on_module_load", "on_module_free")},
+		{
+			Hook:     "fexit/__*_sys_init_module",
+			Programs: moduleCalls("on_fexit_", "on_module_load", "on_module_free"),
+			Optional: moduleCalls("on_fexit_compat_"), // not on arm64, nor without 32-bit programs
+		},
+		{Hook: "tracepoint/syscalls/sys_exit_init_module", Programs: moduleCalls("on_exit_")},
 	}
+}
+
+// moduleCalls are the programs for the three calls, and others.
+func moduleCalls(prefix string, others ...string) []string {
+	return append(others, prefix+"init_module", prefix+"finit_module", prefix+"delete_module")
+}
+
+// compatApplies: fexit sees 32-bit calls anyway.
+func compatApplies(p *probe.Probe) error {
+	if p.Runs("on_fexit_init_module") {
+		return fmt.Errorf("%w: the rung in use sees them", probe.ErrNotApplicable)
+	}
+	return modulesApply(p)
 }
 
 // modulesApply: a kernel built without module support has neither the list of

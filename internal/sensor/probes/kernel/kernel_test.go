@@ -66,13 +66,34 @@ func failModules(args ...string) (string, error) {
 	return "", nil
 }
 
-func start(t *testing.T) (*probe.Probe, *testkit.Cgroup) {
+func start(t *testing.T, spec *probe.Spec) (*probe.Probe, *testkit.Cgroup) {
 	t.Helper()
 	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
 	shared := probe.NewShared()
 	t.Cleanup(func() { _ = shared.Close() })
-	return testkit.StartShared(t, host, shared, New(), cgroup.Only()), cgroup
+	return testkit.StartShared(t, host, shared, spec, cgroup.Only()), cgroup
+}
+
+// eachRung runs a test with each rung for modules that this kernel takes.
+func eachRung(t *testing.T, test func(*testing.T, *probe.Probe, *testkit.Cgroup)) {
+	if !hasModules() {
+		t.Skip("needs a kernel with module support")
+	}
+	for rung, r := range moduleRungs() {
+		t.Run(r.Hook, func(t *testing.T) {
+			spec := New()
+			spec.Parts[0].Rungs = spec.Parts[0].Rungs[rung : rung+1]
+			p, cgroup := start(t, spec)
+			if s := p.Status(); s.State == probe.Unsupported {
+				t.Skipf("needs a kernel with such hooks: %+v", s)
+			}
+			if s := p.Status(); s.Hook != r.Hook {
+				t.Fatalf("status %+v", s)
+			}
+			test(t, p, cgroup)
+		})
+	}
 }
 
 func hasModules() bool {
@@ -82,7 +103,7 @@ func hasModules() bool {
 
 // A kernel without modules is no failure of the probe.
 func TestStatus(t *testing.T) {
-	p, _ := start(t)
+	p, _ := start(t, New())
 	want := probe.Status{State: probe.NotApplicable, Reason: probe.ReasonNoModuleSupport}
 	if hasModules() {
 		want = probe.Status{Hook: "tp_btf/module_load", State: probe.Attached, Reason: probe.ReasonNone}
@@ -90,16 +111,10 @@ func TestStatus(t *testing.T) {
 	if got := p.Status(); got != want {
 		t.Errorf("status %+v, want %+v", got, want)
 	}
-	if err := p.AttachCompat(); err != nil {
-		t.Error(err)
-	}
-	if got := p.Runs("on_compat_sys_exit") || p.Runs("on_classic_compat_sys_exit"); got != hasModules() {
-		t.Errorf("program for 32-bit calls attached: %v", got)
-	}
 }
 
 func TestRings(t *testing.T) {
-	p, cgroup := start(t)
+	p, cgroup := start(t, New())
 	w := cgroup.Start(t, "kernel")
 	watch := testkit.NewWatch(t, p, "io_uring_setup_total")
 	if _, err := w.Try("rings", "600"); err != nil {
@@ -109,16 +124,27 @@ func TestRings(t *testing.T) {
 }
 
 func TestModuleFailures(t *testing.T) {
-	if !hasModules() {
-		t.Skip("needs a kernel with module support")
-	}
-	p, cgroup := start(t)
-	w := cgroup.Start(t, "kernel")
-	watch := testkit.NewWatch(t, p, "kernel_module_total", "kernel_module_failures_total")
-	w.Do("modules", "600")
-	failures := map[int]int64{}
-	for action := range abi.ModuleActions {
-		failures[action] = 600
-	}
-	watch.Expect(t, map[string]map[int]int64{"kernel_module_failures_total": failures})
+	eachRung(t, func(t *testing.T, p *probe.Probe, cgroup *testkit.Cgroup) {
+		w := cgroup.Start(t, "kernel")
+		watch := testkit.NewWatch(t, p, "kernel_module_total", "kernel_module_failures_total")
+		w.Do("modules", "600")
+		failures := map[int]int64{}
+		for action := range abi.ModuleActions {
+			failures[action] = 600
+		}
+		watch.Expect(t, map[string]map[int]int64{"kernel_module_failures_total": failures})
+	})
+}
+
+// What sees the calls themselves sees those of 32-bit programs too.
+func TestCompat(t *testing.T) {
+	eachRung(t, func(t *testing.T, p *probe.Probe, _ *testkit.Cgroup) {
+		if err := p.AttachCompat(); err != nil {
+			t.Error(err)
+		}
+		got := p.Runs("on_compat_sys_exit") || p.Runs("on_classic_compat_sys_exit")
+		if got == p.Runs("on_fexit_init_module") {
+			t.Errorf("program for 32-bit calls attached: %v", got)
+		}
+	})
 }

@@ -50,9 +50,12 @@ const (
 	bpfProgOnExitSetreuid                      = "on_exit_setreuid"
 	bpfProgOnExitSetuid                        = "on_exit_setuid"
 	bpfProgOnExitUnshare                       = "on_exit_unshare"
+	bpfProgOnFexitCapset                       = "on_fexit_capset"
+	bpfProgOnFexitCompatSetgroups16            = "on_fexit_compat_setgroups16"
 	bpfProgOnFexitSetfsgid                     = "on_fexit_setfsgid"
 	bpfProgOnFexitSetfsuid                     = "on_fexit_setfsuid"
 	bpfProgOnFexitSetgid                       = "on_fexit_setgid"
+	bpfProgOnFexitSetgroups                    = "on_fexit_setgroups"
 	bpfProgOnFexitSetregid                     = "on_fexit_setregid"
 	bpfProgOnFexitSetresgid                    = "on_fexit_setresgid"
 	bpfProgOnFexitSetresuid                    = "on_fexit_setresuid"
@@ -158,9 +161,12 @@ type bpfProgramSpecs struct {
 	OnExitSetreuid                      *ebpf.ProgramSpec `ebpf:"on_exit_setreuid"`
 	OnExitSetuid                        *ebpf.ProgramSpec `ebpf:"on_exit_setuid"`
 	OnExitUnshare                       *ebpf.ProgramSpec `ebpf:"on_exit_unshare"`
+	OnFexitCapset                       *ebpf.ProgramSpec `ebpf:"on_fexit_capset"`
+	OnFexitCompatSetgroups16            *ebpf.ProgramSpec `ebpf:"on_fexit_compat_setgroups16"`
 	OnFexitSetfsgid                     *ebpf.ProgramSpec `ebpf:"on_fexit_setfsgid"`
 	OnFexitSetfsuid                     *ebpf.ProgramSpec `ebpf:"on_fexit_setfsuid"`
 	OnFexitSetgid                       *ebpf.ProgramSpec `ebpf:"on_fexit_setgid"`
+	OnFexitSetgroups                    *ebpf.ProgramSpec `ebpf:"on_fexit_setgroups"`
 	OnFexitSetregid                     *ebpf.ProgramSpec `ebpf:"on_fexit_setregid"`
 	OnFexitSetresgid                    *ebpf.ProgramSpec `ebpf:"on_fexit_setresgid"`
 	OnFexitSetresuid                    *ebpf.ProgramSpec `ebpf:"on_fexit_setresuid"`
@@ -328,9 +334,12 @@ type bpfPrograms struct {
 	OnExitSetreuid                      *ebpf.Program `ebpf:"on_exit_setreuid"`
 	OnExitSetuid                        *ebpf.Program `ebpf:"on_exit_setuid"`
 	OnExitUnshare                       *ebpf.Program `ebpf:"on_exit_unshare"`
+	OnFexitCapset                       *ebpf.Program `ebpf:"on_fexit_capset"`
+	OnFexitCompatSetgroups16            *ebpf.Program `ebpf:"on_fexit_compat_setgroups16"`
 	OnFexitSetfsgid                     *ebpf.Program `ebpf:"on_fexit_setfsgid"`
 	OnFexitSetfsuid                     *ebpf.Program `ebpf:"on_fexit_setfsuid"`
 	OnFexitSetgid                       *ebpf.Program `ebpf:"on_fexit_setgid"`
+	OnFexitSetgroups                    *ebpf.Program `ebpf:"on_fexit_setgroups"`
 	OnFexitSetregid                     *ebpf.Program `ebpf:"on_fexit_setregid"`
 	OnFexitSetresgid                    *ebpf.Program `ebpf:"on_fexit_setresgid"`
 	OnFexitSetresuid                    *ebpf.Program `ebpf:"on_fexit_setresuid"`
@@ -386,9 +395,12 @@ func (p *bpfPrograms) Close() error {
 		p.OnExitSetreuid,
 		p.OnExitSetuid,
 		p.OnExitUnshare,
+		p.OnFexitCapset,
+		p.OnFexitCompatSetgroups16,
 		p.OnFexitSetfsgid,
 		p.OnFexitSetfsuid,
 		p.OnFexitSetgid,
+		p.OnFexitSetgroups,
 		p.OnFexitSetregid,
 		p.OnFexitSetresgid,
 		p.OnFexitSetresuid,

@@ -50,9 +50,14 @@ const (
 	bpfProgOnExitSetreuid                      = "on_exit_setreuid"
 	bpfProgOnExitSetuid                        = "on_exit_setuid"
 	bpfProgOnExitUnshare                       = "on_exit_unshare"
+	bpfProgOnFexitCapset                       = "on_fexit_capset"
+	bpfProgOnFexitCompatCapset                 = "on_fexit_compat_capset"
+	bpfProgOnFexitCompatSetgroups              = "on_fexit_compat_setgroups"
+	bpfProgOnFexitCompatSetgroups16            = "on_fexit_compat_setgroups16"
 	bpfProgOnFexitSetfsgid                     = "on_fexit_setfsgid"
 	bpfProgOnFexitSetfsuid                     = "on_fexit_setfsuid"
 	bpfProgOnFexitSetgid                       = "on_fexit_setgid"
+	bpfProgOnFexitSetgroups                    = "on_fexit_setgroups"
 	bpfProgOnFexitSetregid                     = "on_fexit_setregid"
 	bpfProgOnFexitSetresgid                    = "on_fexit_setresgid"
 	bpfProgOnFexitSetresuid                    = "on_fexit_setresuid"
@@ -158,9 +163,14 @@ type bpfProgramSpecs struct {
 	OnExitSetreuid                      *ebpf.ProgramSpec `ebpf:"on_exit_setreuid"`
 	OnExitSetuid                        *ebpf.ProgramSpec `ebpf:"on_exit_setuid"`
 	OnExitUnshare                       *ebpf.ProgramSpec `ebpf:"on_exit_unshare"`
+	OnFexitCapset                       *ebpf.ProgramSpec `ebpf:"on_fexit_capset"`
+	OnFexitCompatCapset                 *ebpf.ProgramSpec `ebpf:"on_fexit_compat_capset"`
+	OnFexitCompatSetgroups              *ebpf.ProgramSpec `ebpf:"on_fexit_compat_setgroups"`
+	OnFexitCompatSetgroups16            *ebpf.ProgramSpec `ebpf:"on_fexit_compat_setgroups16"`
 	OnFexitSetfsgid                     *ebpf.ProgramSpec `ebpf:"on_fexit_setfsgid"`
 	OnFexitSetfsuid                     *ebpf.ProgramSpec `ebpf:"on_fexit_setfsuid"`
 	OnFexitSetgid                       *ebpf.ProgramSpec `ebpf:"on_fexit_setgid"`
+	OnFexitSetgroups                    *ebpf.ProgramSpec `ebpf:"on_fexit_setgroups"`
 	OnFexitSetregid                     *ebpf.ProgramSpec `ebpf:"on_fexit_setregid"`
 	OnFexitSetresgid                    *ebpf.ProgramSpec `ebpf:"on_fexit_setresgid"`
 	OnFexitSetresuid                    *ebpf.ProgramSpec `ebpf:"on_fexit_setresuid"`
@@ -328,9 +338,14 @@ type bpfPrograms struct {
 	OnExitSetreuid                      *ebpf.Program `ebpf:"on_exit_setreuid"`
 	OnExitSetuid                        *ebpf.Program `ebpf:"on_exit_setuid"`
 	OnExitUnshare                       *ebpf.Program `ebpf:"on_exit_unshare"`
+	OnFexitCapset                       *ebpf.Program `ebpf:"on_fexit_capset"`
+	OnFexitCompatCapset                 *ebpf.Program `ebpf:"on_fexit_compat_capset"`
+	OnFexitCompatSetgroups              *ebpf.Program `ebpf:"on_fexit_compat_setgroups"`
+	OnFexitCompatSetgroups16            *ebpf.Program `ebpf:"on_fexit_compat_setgroups16"`
 	OnFexitSetfsgid                     *ebpf.Program `ebpf:"on_fexit_setfsgid"`
 	OnFexitSetfsuid                     *ebpf.Program `ebpf:"on_fexit_setfsuid"`
 	OnFexitSetgid                       *ebpf.Program `ebpf:"on_fexit_setgid"`
+	OnFexitSetgroups                    *ebpf.Program `ebpf:"on_fexit_setgroups"`
 	OnFexitSetregid                     *ebpf.Program `ebpf:"on_fexit_setregid"`
 	OnFexitSetresgid                    *ebpf.Program `ebpf:"on_fexit_setresgid"`
 	OnFexitSetresuid                    *ebpf.Program `ebpf:"on_fexit_setresuid"`
@@ -386,9 +401,14 @@ func (p *bpfPrograms) Close() error {
 		p.OnExitSetreuid,
 		p.OnExitSetuid,
 		p.OnExitUnshare,
+		p.OnFexitCapset,
+		p.OnFexitCompatCapset,
+		p.OnFexitCompatSetgroups,
+		p.OnFexitCompatSetgroups16,
 		p.OnFexitSetfsgid,
 		p.OnFexitSetfsuid,
 		p.OnFexitSetgid,
+		p.OnFexitSetgroups,
 		p.OnFexitSetregid,
 		p.OnFexitSetresgid,
 		p.OnFexitSetresuid,

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"testing"
 
+	"security-exporter/internal/sensor/probe"
 	"security-exporter/internal/testkit"
 )
 
@@ -94,11 +95,13 @@ func writeProgram(t *testing.T, name string, wide bool, n uint32, calls ...machi
 	return path
 }
 
-var compatCases = []struct {
+type compatCase struct {
 	name  string
 	calls []machineCall
 	each  counts
-}{
+}
+
+var compatCases = []compatCase{
 	{"setuid32", []machineCall{{number: 213}}, counts{"setuid success": 1}},
 	{"setuid16", []machineCall{{number: 23}}, counts{"setuid success": 1}},
 	{"setreuid", []machineCall{{number: 203, args: [3]int32{-1, -1}}, {number: 70, args: [3]int32{-1, -1}}}, counts{"setuid success": 2}},
@@ -122,11 +125,30 @@ func TestCompat(t *testing.T) {
 	testkit.Require32Bit(t)
 	host := testkit.Inspect(t)
 	cgroup := testkit.NewCgroup(t, host)
-	p, _ := startBoth(t, host, New(), cgroup.Only())
+	t.Run("auto", func(t *testing.T) { runCompat(t, host, cgroup, New(), compatCases) })
+	t.Run(callRungs()[inCalls].Hook, func(t *testing.T) {
+		var cases []compatCase
+		for _, c := range compatCases {
+			if c.name == "setgroups" || c.name == "capset" { // the others are seen as by the first rung
+				cases = append(cases, c)
+			}
+		}
+		runCompat(t, host, cgroup, withRung("calls", inCalls), cases)
+	})
+}
+
+func runCompat(t *testing.T, host *probe.Host, cgroup *testkit.Cgroup, spec *probe.Spec, cases []compatCase) {
+	p, _ := startBoth(t, host, spec, cgroup.Only())
+	if s := p.Status(); s.State == probe.Unsupported {
+		t.Skipf("needs a kernel with such hooks: %+v", s)
+	}
 	if err := p.AttachCompat(); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range compatCases {
+	if p.Runs("on_fexit_capset") == (p.Runs("on_compat_sys_exit") || p.Runs("on_classic_compat_sys_exit")) {
+		t.Error("32-bit calls are seen twice, or not at all")
+	}
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			short := make([]machineCall, len(c.calls))
 			for i, each := range c.calls {

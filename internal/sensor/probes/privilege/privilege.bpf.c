@@ -25,11 +25,13 @@ enum { CLONE_THREAD_FLAG = 0x00010000 };
 
 /*
  * Calls, best rung: fexit on the functions behind all entries of a call,
- * 32-bit included; 5.5 on amd64, 6.4 on arm64. No other call pays. setgroups
+ * 32-bit included; 5.12 on amd64, 6.4 on arm64. No other call pays. setgroups
  * and capset have no such function, and no hook behind them sees a call that
- * failed early: they keep the system call's own exit, below.
+ * failed early: they keep the system call's own exit, below. Misses: what
+ * seccomp refuses.
  */
 #define LEAVE_USER leave(PRIVILEGE_SETUID, GAIN_SET_ID, ret < 0)
+#define LEAVE_CAPABILITIES leave(PRIVILEGE_CAPSET, GAIN_CAPSET, ret < 0)
 
 SEC("fexit/__sys_setuid")
 int BPF_PROG(on_fexit_setuid, uid_t uid, long ret)
@@ -86,7 +88,20 @@ int BPF_PROG(on_fexit_unshare, unsigned long flags, int ret)
 }
 
 /*
- * Calls, second rung: kprobe and kretprobe on the same functions, for kernels
+ * setgroups and capset where the exits of system calls may not be watched:
+ * fexit on the calls themselves. It sees the 32-bit entries too, but not what
+ * seccomp refuses, so it comes second.
+ */
+FEXIT_CALL(setgroups, CALL_FUNCTION "setgroups", leave_group(ret < 0))
+FEXIT_CALL(capset, CALL_FUNCTION "capset", LEAVE_CAPABILITIES)
+FEXIT_CALL(compat_setgroups16, COMPAT_CALL_FUNCTION "setgroups16", leave_group(ret < 0))
+#if defined(__TARGET_ARCH_x86)
+FEXIT_CALL(compat_setgroups, COMPAT_CALL_FUNCTION "setgroups", leave_group(ret < 0))
+FEXIT_CALL(compat_capset, COMPAT_CALL_FUNCTION "capset", LEAVE_CAPABILITIES)
+#endif
+
+/*
+ * Calls, third rung: kprobe and kretprobe on the same functions, for kernels
  * without trampolines. Misses: returns beyond the kretprobe's maxactive, which
  * these calls do not reach.
  */
@@ -162,7 +177,7 @@ EXIT(setregid, leave_group(ret < 0))
 EXIT(setresgid, leave_group(ret < 0))
 EXIT(setgroups, leave_group(ret < 0))
 EXIT(setfsgid, leave_fs_group(first_argument(), ret))
-EXIT(capset, leave(PRIVILEGE_CAPSET, GAIN_CAPSET, ret < 0))
+EXIT(capset, LEAVE_CAPABILITIES)
 
 SEC("tracepoint/syscalls/sys_exit_unshare")
 int on_exit_unshare(struct syscall_trace_exit *exited)
@@ -208,7 +223,7 @@ static __always_inline int left_compat_call(struct pt_regs *regs, long ret)
 	case COMPAT_SETGROUPS:
 		return leave_group(ret < 0);
 	case COMPAT_CAPSET:
-		return leave(PRIVILEGE_CAPSET, GAIN_CAPSET, ret < 0);
+		return LEAVE_CAPABILITIES;
 	case COMPAT_UNSHARE:
 		return set_id_seen_in_kernel ? 0 : leave_unshare(argument, ret < 0);
 	}

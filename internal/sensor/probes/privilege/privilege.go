@@ -49,7 +49,7 @@ func New() *probe.Spec {
 				"exit_signals", "on_kprobe_exit_signals",
 				"sched/sched_process_exit", "on_classic_sched_process_exit")},
 		},
-		Compat:  &probe.Part{Name: "calls of 32-bit programs", Rungs: probe.CompatRungs()},
+		Compat:  &probe.Part{Name: "calls of 32-bit programs", Applies: compatApplies, Rungs: probe.CompatRungs()},
 		Started: started,
 		Tables:  tables,
 	}
@@ -81,6 +81,13 @@ func callRungs() []probe.Rung {
 				prefixed("on_fexit_", "setuid", "setreuid", "setresuid", "setfsuid",
 					"setgid", "setregid", "setresgid", "setfsgid", "unshare"),
 				noFunction),
+		},
+		{
+			Hook: "fexit/__sys_set*id+fexit/__*_sys_capset",
+			Programs: prefixed("on_fexit_", "setuid", "setreuid", "setresuid", "setfsuid",
+				"setgid", "setregid", "setresgid", "setfsgid", "unshare", "setgroups", "capset"),
+			// not without 32-bit programs, and on arm64 only the first
+			Optional: prefixed("on_fexit_compat_", "setgroups16", "setgroups", "capset"),
 		},
 		{
 			Hook: "kretprobe/__sys_set*id",
@@ -122,6 +129,14 @@ func savedRegisters(*probe.Host) error {
 		return fmt.Errorf("%w: no bpf_task_pt_regs", probe.ErrHookMissing)
 	}
 	return err
+}
+
+// compatApplies: only what the calls themselves are watched by sees 32-bit ones.
+func compatApplies(p *probe.Probe) error {
+	if p.Runs("on_fexit_capset") {
+		return fmt.Errorf("%w: the rung in use sees them", probe.ErrNotApplicable)
+	}
+	return nil
 }
 
 // started tells the program for 32-bit calls what the rung in use sees anyway.

@@ -18,6 +18,9 @@ import (
 	"security-exporter/internal/testkit"
 )
 
+// inCalls is the rung that sees setgroups and capset inside the kernel too.
+const inCalls = 1
+
 // withRung is the probe with just one rung for a part.
 func withRung(part string, rung int) *probe.Spec {
 	spec := New()
