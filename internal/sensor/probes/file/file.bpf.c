@@ -116,7 +116,7 @@ __noinline int opened(__u64 address, bool truncated)
  */
 static __always_inline int opened_descriptor(__u64 owner, long fd, const bool btf)
 {
-	struct task_struct *task = current_task(btf);
+	struct task_struct *task = btf ? bpf_get_current_task_btf() : (void *)bpf_get_current_task();
 	struct files_struct *files;
 	struct fdtable *table;
 	struct dentry *dentry;
