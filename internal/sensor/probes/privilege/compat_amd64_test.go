@@ -139,7 +139,7 @@ func TestCompat(t *testing.T) {
 
 func runCompat(t *testing.T, host *probe.Host, cgroup *testkit.Cgroup, spec *probe.Spec, cases []compatCase) {
 	p, _ := startBoth(t, host, spec, cgroup.Only())
-	if s := p.Status(); s.State == probe.Unsupported {
+	if s := p.Status(); s.State == probe.Unsupported || s.State == probe.Denied {
 		t.Skipf("needs a kernel with such hooks: %+v", s)
 	}
 	if err := p.AttachCompat(); err != nil {
