@@ -118,9 +118,9 @@ func (h *Host) HasGuard() bool {
 		slices.ContainsFunc(program.Members, func(m btf.Member) bool { return m.Name == "active" })
 }
 
-// holdsTrampolines: since 5.12, and 5.10.27, the kernel does not free a
-// trampoline that a sleeping function has yet to return to. All functions that
-// programs are attached to may sleep.
+// holdsTrampolines: since 5.12 the kernel does not free a trampoline that a
+// sleeping function has yet to return to, and all functions that programs are
+// attached to may sleep. BTF tells, since updates of 5.10 have it too.
 func (h *Host) holdsTrampolines() bool {
 	var image *btf.Struct
 	return h.BTF != nil && h.BTF.TypeByName("bpf_tramp_image", &image) == nil
