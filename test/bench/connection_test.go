@@ -47,6 +47,9 @@ func BenchmarkConnection(b *testing.B) {
 			spec := network.New()
 			spec.Started = nil
 			spec.Parts = slices.DeleteFunc(spec.Parts, func(p probe.Part) bool { return !slices.Contains(v.parts, p.Name) })
+			if len(spec.Parts) != len(v.parts) {
+				b.Fatalf("the probe has no parts %q", v.parts)
+			}
 			shared := probe.NewShared()
 			p := probe.Start(context.Background(), spec, host, shared, probe.Settings{
 				Constants: map[string]any{"stream": v.stream},

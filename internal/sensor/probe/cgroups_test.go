@@ -53,15 +53,9 @@ func kernel(t *testing.T, id btf.Type, controllers ...string) *Host {
 		ids.Values = append(ids.Values, btf.EnumValue{Name: name + "_cgrp_id", Value: uint64(i)})
 	}
 	node := &btf.Struct{Name: "kernfs_node", Size: 8, Members: []btf.Member{{Name: "id", Type: id}}}
-	builder, err := btf.NewBuilder([]btf.Type{ids, node}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	spec, err := builder.Spec()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &Host{BTF: spec, ProcFS: t.TempDir(), SysFS: t.TempDir()}
+	h := hostWith(t, ids, node)
+	h.ProcFS, h.SysFS = t.TempDir(), t.TempDir()
+	return h
 }
 
 var u64 = &btf.Typedef{Name: "u64", Type: &btf.Int{Name: "long", Size: 8}}

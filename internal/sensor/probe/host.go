@@ -119,7 +119,7 @@ func (h *Host) HasGuard() bool {
 }
 
 // holdsTrampolines: since 5.12 the kernel does not free a trampoline that a
-// sleeping function has yet to return to, and all functions that programs are
+// sleeping function has yet to return to, and most functions that programs are
 // attached to may sleep. BTF tells, since updates of 5.10 have it too.
 func (h *Host) holdsTrampolines() bool {
 	var image *btf.Struct

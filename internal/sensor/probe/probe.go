@@ -81,6 +81,17 @@ type Part struct {
 	Auxiliary bool
 }
 
+// UnlessRuns is an Applies for a part whose work others do: it does not apply
+// when one of these programs is attached.
+func UnlessRuns(programs ...string) func(*Probe) error {
+	return func(p *Probe) error {
+		if slices.ContainsFunc(programs, p.Runs) {
+			return fmt.Errorf("%w: the rung in use sees them", ErrNotApplicable)
+		}
+		return nil
+	}
+}
+
 // Rung is a set of programs that together see a part.
 type Rung struct {
 	// Hook names the rung in metrics and documents.

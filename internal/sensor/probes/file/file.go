@@ -191,12 +191,7 @@ func ringRungs() []probe.Rung {
 
 // unlessTrampolines: the hooks inside the kernel's functions see 32-bit calls
 // and io_uring anyway.
-func unlessTrampolines(p *probe.Probe) error {
-	if p.Runs("on_security_file_open") || p.Runs("on_kprobe_security_file_open") {
-		return fmt.Errorf("%w: the rung in use sees them", probe.ErrNotApplicable)
-	}
-	return nil
-}
+var unlessTrampolines = probe.UnlessRuns("on_security_file_open", "on_kprobe_security_file_open")
 
 // parameters are those of kernel functions, by name.
 type parameters map[string]int

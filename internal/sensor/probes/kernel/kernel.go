@@ -5,7 +5,6 @@
 package kernel
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -66,8 +65,8 @@ func moduleCalls(prefix string, others ...string) []string {
 
 // compatApplies: fexit sees 32-bit calls anyway.
 func compatApplies(p *probe.Probe) error {
-	if p.Runs("on_fexit_init_module") {
-		return fmt.Errorf("%w: the rung in use sees them", probe.ErrNotApplicable)
+	if err := probe.UnlessRuns("on_fexit_init_module")(p); err != nil {
+		return err
 	}
 	return modulesApply(p)
 }

@@ -49,7 +49,7 @@ func New() *probe.Spec {
 				"exit_signals", "on_kprobe_exit_signals",
 				"sched/sched_process_exit", "on_classic_sched_process_exit")},
 		},
-		Compat:  &probe.Part{Name: "calls of 32-bit programs", Applies: compatApplies, Rungs: probe.CompatRungs()},
+		Compat:  &probe.Part{Name: "calls of 32-bit programs", Applies: probe.UnlessRuns("on_fexit_capset"), Rungs: probe.CompatRungs()},
 		Started: started,
 		Tables:  tables,
 	}
@@ -129,14 +129,6 @@ func savedRegisters(*probe.Host) error {
 		return fmt.Errorf("%w: no bpf_task_pt_regs", probe.ErrHookMissing)
 	}
 	return err
-}
-
-// compatApplies: only what the calls themselves are watched by sees 32-bit ones.
-func compatApplies(p *probe.Probe) error {
-	if p.Runs("on_fexit_capset") {
-		return fmt.Errorf("%w: the rung in use sees them", probe.ErrNotApplicable)
-	}
-	return nil
 }
 
 // started tells the program for 32-bit calls what the rung in use sees anyway.
