@@ -105,7 +105,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct listener);
+	__type(key, struct listening_port);
 	__type(value, __u8);
 } listeners SEC(".maps");
 
