@@ -199,10 +199,18 @@ static __always_inline int update_map(void *map, const void *key, const void *va
 	return bpf_map_update_elem(map, key, value, flags);
 }
 
-/* 5.12: atomic operations that return the old value; a helper of that release tells. */
+/*
+ * Atomic operations that return the old value: 5.12 on amd64; on arm64 they are
+ * compiled since 5.18. A helper of that release tells; on amd64 one of 5.13,
+ * since which a program can walk over the tables that need them.
+ */
 static __always_inline bool has_compare_and_swap(void)
 {
-	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_check_mtu);
+#if defined(__TARGET_ARCH_x86)
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_for_each_map_elem);
+#elif defined(__TARGET_ARCH_arm64)
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_copy_from_user_task);
+#endif
 }
 
 /* 5.6: sk_protocol became a plain field; before, a bit field. */

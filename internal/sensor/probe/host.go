@@ -34,6 +34,8 @@ type Host struct {
 	Legacy LegacyCgroups
 	// RingBuffers: since 5.8.
 	RingBuffers bool
+	// Swaps: programs may compare and swap; see helperOfSwap.
+	Swaps bool
 	// casts: programs may call bpf_rdonly_cast(), since 6.2.
 	casts bool
 	// tracefsErr says why classic tracepoints cannot be found; set by WithTracefs.
@@ -48,6 +50,7 @@ type Host struct {
 func Inspect(procfs, sysfs, rootfs string) *Host {
 	h := &Host{ProcFS: procfs, SysFS: sysfs, RootFS: rootfs, tracefsErr: errNoTracefs, trampolines: true, preempts: preempts(sysfs)}
 	h.Hold()
+	h.Swaps = h.HasHelper(helperOfSwap(runtime.GOARCH))
 	h.casts = h.canCast()
 	h.CgroupRoot = cgroupRoot(sysfs)
 	h.Legacy = h.legacyCgroups()

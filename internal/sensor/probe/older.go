@@ -124,19 +124,35 @@ func withoutCasts(object *ebpf.CollectionSpec) {
 // helperOf512 is a helper of 5.12.
 const helperOf512 = "check_mtu"
 
-// fitOlder makes an object loadable before 5.12. The verifier there refuses
-// atomic operations that return a value also where a constant makes them
-// unreachable, and verifies no function apart from its callers that takes
-// pointers.
-func fitOlder(object *ebpf.CollectionSpec) {
+// helperOfSwap is a helper of the release since which a program may have atomic
+// operations that return a value; see has_compare_and_swap() in compat.h.
+func helperOfSwap(arch string) string {
+	if arch == "arm64" {
+		return "copy_from_user_task"
+	}
+	return "for_each_map_elem"
+}
+
+// withoutSwaps takes out the atomic operations that return a value. The verifier
+// before 5.12 refuses them also where a constant makes them unreachable.
+func withoutSwaps(object *ebpf.CollectionSpec) {
 	for _, program := range object.Programs {
 		for i := range program.Instructions {
-			ins := &program.Instructions[i]
-			if returnsValue(ins.OpCode.AtomicOp()) {
+			if ins := &program.Instructions[i]; returnsValue(ins.OpCode.AtomicOp()) {
 				metadata := ins.Metadata
 				*ins = asm.Mov.Imm(ins.Src, 0)
 				ins.Metadata = metadata
 			}
+		}
+	}
+}
+
+// withoutGlobalPointers makes functions that take pointers static. The verifier
+// before 5.12 verifies no such function apart from its callers.
+func withoutGlobalPointers(object *ebpf.CollectionSpec) {
+	for _, program := range object.Programs {
+		for i := range program.Instructions {
+			ins := &program.Instructions[i]
 			if function := btf.FuncMetadata(ins); i > 0 && function != nil && takesPointers(function) {
 				static := *function
 				static.Linkage = btf.StaticFunc

@@ -229,7 +229,10 @@ func (p *Probe) parse() (*ebpf.CollectionSpec, error) {
 		withoutRings(object)
 	}
 	if !p.host.HasHelper(helperOf512) {
-		fitOlder(object)
+		withoutGlobalPointers(object)
+	}
+	if !p.host.Swaps {
+		withoutSwaps(object)
 	}
 	if !p.host.casts {
 		withoutCasts(object)
