@@ -133,8 +133,7 @@ __noinline __u64 climb(__u64 start, __u64 of_mount, __u64 top)
 /*
  * Walks from a file to the root of its mount namespace. The first steps inside
  * the file's own mount are direct loads (btf), which is all that most programs
- * need; above it they cannot be, because struct mount is reached by
- * subtraction.
+ * need.
  */
 static __always_inline enum place place_of(struct file *file, const bool btf)
 {
@@ -143,8 +142,8 @@ static __always_inline enum place place_of(struct file *file, const bool btf)
 	struct dentry *root = LOAD(btf, vfsmount, mnt_root);
 	struct dentry *dentry = leaf, *parent;
 	struct inode *inode = LOAD(btf, file, f_inode);
+	__u64 mount = ADDRESS(btf, vfsmount) - bpf_core_field_offset(struct mount, mnt), top;
 	const unsigned char *name = NULL;
-	__u64 top;
 	int depth;
 
 	/* memfd, O_TMPFILE, deleted: nothing on disk answers to this program */
@@ -161,7 +160,9 @@ static __always_inline enum place place_of(struct file *file, const bool btf)
 			name = LOAD(btf, dentry, d_name.name);
 		dentry = parent;
 	}
-	top = climb(address(dentry), address(vfsmount) - bpf_core_field_offset(struct mount, mnt), address(name));
+	if (btf && dentry == root && is_root_mount(mount))
+		return name && is_system_directory(name) ? PLACE_SYSTEM : PLACE_OTHER;
+	top = climb(ADDRESS(btf, dentry), mount, address_by_stack(name));
 	if (!top)
 		return PLACE_SUSPICIOUS;
 	return top != NAMELESS && is_system_directory((void *)top) ? PLACE_SYSTEM : PLACE_OTHER;
@@ -291,12 +292,18 @@ __noinline int is_interpreter(__u64 dentry_name, __u32 length)
 	return false;
 }
 
-static __always_inline bool is_inet_socket(struct file *file)
+static __always_inline bool is_inet_socket(struct file *file, const bool btf)
 {
 	struct socket *socket;
-	__u16 family;
+	__u16 family, mode;
 
-	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT_BITS) != S_IFSOCK_BITS)
+	if (!file)
+		return false;
+	if (btf && casts)
+		mode = CAST(true, struct file, file)->f_inode->i_mode;
+	else
+		mode = BPF_CORE_READ(file, f_inode, i_mode);
+	if ((mode & S_IFMT_BITS) != S_IFSOCK_BITS)
 		return false;
 	socket = BPF_CORE_READ(file, private_data);
 	family = BPF_CORE_READ(socket, sk, __sk_common.skc_family);
@@ -315,7 +322,7 @@ static __always_inline bool has_inet_stdio(struct task_struct *task, const bool 
 		return false;
 	table = LOAD(btf, files, fdt);
 	bpf_probe_read_kernel(stdio, sizeof(stdio), LOAD(btf, table, fd));
-	return is_inet_socket(stdio[0]) || (stdio[1] != stdio[0] && is_inet_socket(stdio[1]));
+	return is_inet_socket(stdio[0], btf) || (stdio[1] != stdio[0] && is_inet_socket(stdio[1], btf));
 }
 
 static __always_inline bool starts_with(const char *name, const char *prefix, int length)
@@ -401,7 +408,7 @@ static __always_inline enum process_class classify(struct task_struct *task, str
 		return CLASS_SUSPICIOUS;
 	dentry = LOAD(btf, file, f_path.dentry);
 	if (has_inet_stdio(task, btf) &&
-	    is_interpreter(address(LOAD(btf, dentry, d_name.name)), LOAD(btf, dentry, d_name.len)))
+	    is_interpreter(address_by_stack(LOAD(btf, dentry, d_name.name)), LOAD(btf, dentry, d_name.len)))
 		return CLASS_SUSPICIOUS;
 	if (contained || pid_namespace_level(task, btf) > 0)
 		return CLASS_CONTAINER;

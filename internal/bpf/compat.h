@@ -20,10 +20,32 @@
 #define LOAD(btf, ptr, field) ((btf) ? (ptr)->field : BPF_CORE_READ(ptr, field))
 
 /*
- * A pointer that the verifier knows as a bare address, as global functions
- * take it: read back from the stack, where its type is lost.
+ * 6.2: lets a bare address be read with direct loads again. Before, the loader
+ * makes a move of it, and what reads the address stands on a rung of its own.
  */
-static __always_inline __u64 address(const void *pointer)
+extern void *bpf_rdonly_cast(const void *address, __u32 btf_id) __ksym;
+
+/* The kernel has it. Set by Go, which tries it. */
+const volatile bool casts = false;
+
+#define CAST(btf, type, address) \
+	((btf) ? (type *)bpf_rdonly_cast((void *)(address), bpf_core_type_id_kernel(type)) : (type *)(address))
+
+/*
+ * A pointer that the verifier knows, but does not trust any more. For each
+ * pointer that is read through one that it trusts, the verifier of 6.3 and
+ * later asks up to four times whether that one is to be trusted too, by a name
+ * that it looks for among all types of the kernel: half of its time for all
+ * programs of 6.18. No instruction comes of the cast.
+ */
+#define UNTRUSTED(type, pointer) CAST(true, type, pointer)
+
+/*
+ * A pointer as a bare address, as global functions take it, by way of the stack,
+ * where its type is lost. It may be a number already: what a string's pointer is
+ * to the verifier differs with the release.
+ */
+static __always_inline __u64 address_by_stack(const void *pointer)
 {
 	const void *spilled = pointer;
 	__u64 bare = 0;
@@ -31,6 +53,19 @@ static __always_inline __u64 address(const void *pointer)
 	bpf_probe_read_kernel(&bare, sizeof(bare), &spilled);
 	return bare;
 }
+
+/*
+ * The same of a pointer that every verifier knows, without a call: a difference
+ * of two pointers is a number, and a cast makes the second.
+ */
+static __always_inline __u64 address(const void *pointer)
+{
+	if (casts)
+		return (__u64)pointer - (__u64)bpf_rdonly_cast(NULL, bpf_core_type_id_kernel(struct list_head));
+	return address_by_stack(pointer);
+}
+
+#define ADDRESS(btf, pointer) ((btf) ? address(pointer) : (__u64)(pointer))
 
 /*
  * 6.7: struct file's f_task_work; 5.19: f_rcuhead; before: f_u.fu_rcuhead.
@@ -134,24 +169,6 @@ static __always_inline bool is_compat_call(struct pt_regs *regs)
 	return BPF_CORE_READ(user, pstate) & psr_mode32;
 #endif
 }
-
-/*
- * 6.2: lets a bare address be read with direct loads again. Before, the loader
- * makes a move of it, and what reads the address stands on a rung of its own.
- */
-extern void *bpf_rdonly_cast(const void *address, __u32 btf_id) __ksym;
-
-#define CAST(btf, type, address) \
-	((btf) ? (type *)bpf_rdonly_cast((void *)(address), bpf_core_type_id_kernel(type)) : (type *)(address))
-
-/*
- * A pointer that the verifier knows, but does not trust any more. For each
- * pointer that is read through one that it trusts, the verifier of 6.3 and
- * later asks up to four times whether that one is to be trusted too, by a name
- * that it looks for among all types of the kernel: half of its time for all
- * programs of 6.18. No instruction comes of the cast.
- */
-#define UNTRUSTED(type, pointer) CAST(true, type, pointer)
 
 /*
  * The function behind each system call, and on amd64 the one behind its 32-bit
@@ -349,6 +366,12 @@ static __always_inline struct mount *mount_after(const struct mount_chain *chain
 
 	bpf_probe_read_kernel(&to, sizeof(to), (void *)link);
 	return to && to != chain->head ? (void *)(to - chain->back) : NULL;
+}
+
+/* The root of its mount namespace; false if only probe reads could tell. */
+static __always_inline bool is_root_mount(__u64 mount)
+{
+	return casts && (__u64)CAST(true, struct mount, mount)->mnt_parent == mount;
 }
 
 /* CONFIG_AUDIT: without it nobody has a login uid. */

@@ -41,9 +41,9 @@ static __always_inline bool write_component(__u8 *text, volatile __u16 *length, 
 	return true;
 }
 
-static __always_inline struct mount *mount_of(struct vfsmount *mnt)
+static __always_inline struct mount *mount_of(struct vfsmount *mnt, const bool btf)
 {
-	return (void *)(address(mnt) - bpf_core_field_offset(struct mount, mnt));
+	return (void *)(ADDRESS(btf, mnt) - bpf_core_field_offset(struct mount, mnt));
 }
 
 /*
@@ -127,6 +127,7 @@ static __always_inline bool write_path(__u8 *text, __u16 *length, struct file *f
 {
 	struct vfsmount *mnt = LOAD(btf, file, f_path.mnt);
 	struct dentry *dentry = LOAD(btf, file, f_path.dentry), *parent, *root;
+	struct mount *mount = mount_of(mnt, btf);
 	int i;
 
 	if (btf) {
@@ -139,8 +140,10 @@ static __always_inline bool write_path(__u8 *text, __u16 *length, struct file *f
 				return false;
 			dentry = parent;
 		}
+		if (dentry == root && is_root_mount((__u64)mount))
+			return true;
 	}
-	return write_rest(text, length, (void *)address(dentry), mount_of(mnt));
+	return write_rest(text, length, (void *)ADDRESS(btf, dentry), mount);
 }
 
 /*
@@ -160,9 +163,9 @@ static __always_inline struct mount *mount_for(struct dentry *dentry)
 	int i;
 
 	if (BPF_CORE_READ(root, mnt_sb) == sb)
-		return mount_of(root);
+		return mount_of(root, false);
 	if (BPF_CORE_READ(pwd, mnt_sb) == sb)
-		return mount_of(pwd);
+		return mount_of(pwd, false);
 	chain = mounts_of(sb);
 	mount = mount_after(&chain, chain.head);
 	for (i = 0; i < MOUNTS_TRIED && mount; i++) {

@@ -60,9 +60,11 @@ static __always_inline bool last_seen_of(__u64 pid_tgid, const struct process *p
 }
 
 /* The only thread of its group, zombies counted. */
-static __always_inline bool is_alone(struct task_struct *task)
+static __always_inline bool is_alone(struct task_struct *task, const bool btf)
 {
-	return BPF_CORE_READ(task, signal, nr_threads) == 1;
+	struct signal_struct *signal = LOAD(btf, task, signal);
+
+	return LOAD(btf, signal, nr_threads) == 1;
 }
 
 /* Forgets a thread's own entry, if its group has any. */
@@ -81,11 +83,12 @@ static __always_inline void see_alone(struct process *process, const struct last
 }
 
 /* Remembers the credentials of the current thread. */
-static __always_inline void see(struct task_struct *task, struct process *process, const struct last_seen *seen)
+static __always_inline void see(struct task_struct *task, struct process *process, const struct last_seen *seen,
+				const bool btf)
 {
 	__u32 tid = bpf_get_current_pid_tgid();
 
-	if (process && is_alone(task)) {
+	if (process && is_alone(task, btf)) {
 		forget_thread(process, tid);
 		see_alone(process, seen);
 		return;

@@ -28,6 +28,7 @@ const (
 	bpfMapSleepingReaders    = "sleeping_readers"
 	bpfProgOnFlood           = "on_flood"
 	bpfVarBudgetPerWindow    = "budget_per_window"
+	bpfVarCasts              = "casts"
 	bpfVarDetailed           = "detailed"
 	bpfVarLegacyController   = "legacy_controller"
 	bpfVarRings              = "rings"
@@ -101,6 +102,7 @@ type bpfMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
 	BudgetPerWindow  *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Casts            *ebpf.VariableSpec `ebpf:"casts"`
 	Detailed         *ebpf.VariableSpec `ebpf:"detailed"`
 	LegacyController *ebpf.VariableSpec `ebpf:"legacy_controller"`
 	Rings            *ebpf.VariableSpec `ebpf:"rings"`
@@ -160,6 +162,7 @@ func (m *bpfMaps) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
 	BudgetPerWindow  *ebpf.Variable `ebpf:"budget_per_window"`
+	Casts            *ebpf.Variable `ebpf:"casts"`
 	Detailed         *ebpf.Variable `ebpf:"detailed"`
 	LegacyController *ebpf.Variable `ebpf:"legacy_controller"`
 	Rings            *ebpf.Variable `ebpf:"rings"`

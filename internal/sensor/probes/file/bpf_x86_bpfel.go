@@ -67,6 +67,7 @@ const (
 	bpfProgOnVfsUnlink                 = "on_vfs_unlink"
 	bpfProgOnVfsUnlinkV54              = "on_vfs_unlink_v5_4"
 	bpfVarBudgetPerWindow              = "budget_per_window"
+	bpfVarCasts                        = "casts"
 	bpfVarDetailed                     = "detailed"
 	bpfVarFilter                       = "filter"
 	bpfVarLegacyController             = "legacy_controller"
@@ -183,6 +184,7 @@ type bpfMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
 	BudgetPerWindow  *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Casts            *ebpf.VariableSpec `ebpf:"casts"`
 	Detailed         *ebpf.VariableSpec `ebpf:"detailed"`
 	Filter           *ebpf.VariableSpec `ebpf:"filter"`
 	LegacyController *ebpf.VariableSpec `ebpf:"legacy_controller"`
@@ -266,6 +268,7 @@ func (m *bpfMaps) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
 	BudgetPerWindow  *ebpf.Variable `ebpf:"budget_per_window"`
+	Casts            *ebpf.Variable `ebpf:"casts"`
 	Detailed         *ebpf.Variable `ebpf:"detailed"`
 	Filter           *ebpf.Variable `ebpf:"filter"`
 	LegacyController *ebpf.Variable `ebpf:"legacy_controller"`

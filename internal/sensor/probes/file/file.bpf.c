@@ -100,7 +100,7 @@ __noinline int opened(__u64 address, bool truncated)
 
 	if (mode & FMODE_PATH_BIT)
 		return 0;
-	mount = (__u64)mount_of(BPF_CORE_READ(file, f_path.mnt));
+	mount = (__u64)mount_of(BPF_CORE_READ(file, f_path.mnt), false);
 	dentry = (__u64)BPF_CORE_READ(file, f_path.dentry);
 	match = match_file((__u64)inode, dentry, mount);
 	if (!match)

@@ -47,6 +47,7 @@ const (
 	bpfProgOnModuleLoad              = "on_module_load"
 	bpfProgOnRawIoUringCreate        = "on_raw_io_uring_create"
 	bpfVarBudgetPerWindow            = "budget_per_window"
+	bpfVarCasts                      = "casts"
 	bpfVarDetailed                   = "detailed"
 	bpfVarLegacyController           = "legacy_controller"
 	bpfVarOnlyCgroup                 = "only_cgroup"
@@ -142,6 +143,7 @@ type bpfMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
 	BudgetPerWindow  *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Casts            *ebpf.VariableSpec `ebpf:"casts"`
 	Detailed         *ebpf.VariableSpec `ebpf:"detailed"`
 	LegacyController *ebpf.VariableSpec `ebpf:"legacy_controller"`
 	OnlyCgroup       *ebpf.VariableSpec `ebpf:"only_cgroup"`
@@ -212,6 +214,7 @@ func (m *bpfMaps) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
 	BudgetPerWindow  *ebpf.Variable `ebpf:"budget_per_window"`
+	Casts            *ebpf.Variable `ebpf:"casts"`
 	Detailed         *ebpf.Variable `ebpf:"detailed"`
 	LegacyController *ebpf.Variable `ebpf:"legacy_controller"`
 	OnlyCgroup       *ebpf.Variable `ebpf:"only_cgroup"`

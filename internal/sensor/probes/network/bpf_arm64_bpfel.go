@@ -70,6 +70,7 @@ const (
 	bpfProgWalkFlows                      = "walk_flows"
 	bpfProgWalkSockets                    = "walk_sockets"
 	bpfVarBudgetPerWindow                 = "budget_per_window"
+	bpfVarCasts                           = "casts"
 	bpfVarDetailed                        = "detailed"
 	bpfVarFlowCleared                     = "flow_cleared"
 	bpfVarGuardDistance                   = "guard_distance"
@@ -191,6 +192,7 @@ type bpfMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
 	BudgetPerWindow  *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Casts            *ebpf.VariableSpec `ebpf:"casts"`
 	Detailed         *ebpf.VariableSpec `ebpf:"detailed"`
 	FlowCleared      *ebpf.VariableSpec `ebpf:"flow_cleared"`
 	GuardDistance    *ebpf.VariableSpec `ebpf:"guard_distance"`
@@ -280,6 +282,7 @@ func (m *bpfMaps) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
 	BudgetPerWindow  *ebpf.Variable `ebpf:"budget_per_window"`
+	Casts            *ebpf.Variable `ebpf:"casts"`
 	Detailed         *ebpf.Variable `ebpf:"detailed"`
 	FlowCleared      *ebpf.Variable `ebpf:"flow_cleared"`
 	GuardDistance    *ebpf.Variable `ebpf:"guard_distance"`

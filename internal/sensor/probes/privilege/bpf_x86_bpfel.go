@@ -91,6 +91,7 @@ const (
 	bpfProgOnSchedProcessExit                  = "on_sched_process_exit"
 	bpfProgOnSchedProcessFork                  = "on_sched_process_fork"
 	bpfVarBudgetPerWindow                      = "budget_per_window"
+	bpfVarCasts                                = "casts"
 	bpfVarDetailed                             = "detailed"
 	bpfVarLegacyController                     = "legacy_controller"
 	bpfVarOnlyCgroup                           = "only_cgroup"
@@ -231,6 +232,7 @@ type bpfMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
 	BudgetPerWindow   *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Casts             *ebpf.VariableSpec `ebpf:"casts"`
 	Detailed          *ebpf.VariableSpec `ebpf:"detailed"`
 	LegacyController  *ebpf.VariableSpec `ebpf:"legacy_controller"`
 	OnlyCgroup        *ebpf.VariableSpec `ebpf:"only_cgroup"`
@@ -304,6 +306,7 @@ func (m *bpfMaps) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
 	BudgetPerWindow   *ebpf.Variable `ebpf:"budget_per_window"`
+	Casts             *ebpf.Variable `ebpf:"casts"`
 	Detailed          *ebpf.Variable `ebpf:"detailed"`
 	LegacyController  *ebpf.Variable `ebpf:"legacy_controller"`
 	OnlyCgroup        *ebpf.Variable `ebpf:"only_cgroup"`

@@ -166,7 +166,7 @@ static __always_inline int leave(enum privilege_call call, enum privilege_gain h
 		return 0;
 	if (gained(&old, &new) && in_initial_namespace(cred, false))
 		count_gain(how, old.euid, new.euid, old.effective, new.effective, 0);
-	see(task, process, &new);
+	see(task, process, &new, false);
 	return 0;
 }
 

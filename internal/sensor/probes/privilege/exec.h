@@ -39,6 +39,7 @@ static __always_inline enum verdict set_id_bit(__u32 owner, __u32 old, __u32 new
 static __always_inline void judge_bits(struct exec_verdict *out, struct file *file, const struct credentials *old,
 				       const struct credentials *new, const bool btf)
 {
+	__u64 image = ADDRESS(btf, file);
 	struct inode *inode = LOAD(btf, file, f_inode);
 	__u16 mode = LOAD(btf, inode, i_mode);
 	enum verdict group;
@@ -46,10 +47,10 @@ static __always_inline void judge_bits(struct exec_verdict *out, struct file *fi
 	out->old_id = old->euid;
 	out->new_id = new->euid;
 	if (mode & S_ISUID_BIT)
-		out->bits = set_id_bit(owner_of(address(file), false), old->euid, new->euid);
+		out->bits = set_id_bit(owner_of(image, false), old->euid, new->euid);
 	if (out->bits == HONOURED || (mode & S_ISGID_EXEC_BITS) != S_ISGID_EXEC_BITS)
 		return;
-	group = set_id_bit(owner_of(address(file), true), old->egid, new->egid);
+	group = set_id_bit(owner_of(image, true), old->egid, new->egid);
 	if (group == UNTOUCHED)
 		return;
 	out->bits = group;

@@ -25,6 +25,7 @@ static __always_inline int exec(struct linux_binprm *bprm, struct file *file, co
 				const struct cred *new_cred, __u32 old_tid, const bool btf)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	const bool direct = btf && has_current_btf();
 	struct credentials old, new;
 	struct exec_verdict verdict = {};
 	struct last_seen seen = {};
@@ -33,7 +34,7 @@ static __always_inline int exec(struct linux_binprm *bprm, struct file *file, co
 
 	if (!in_scope() || !file)
 		return 0;
-	image = address(file);
+	image = ADDRESS(btf, file);
 	read_credentials(&new, new_cred, btf);
 	process = bpf_map_lookup_elem(&processes, &tgid);
 	if (old_cred) {
@@ -58,7 +59,7 @@ static __always_inline int exec(struct linux_binprm *bprm, struct file *file, co
 	seen.euid = new.euid;
 	seen.effective = new.effective;
 	if (process)
-		see((void *)bpf_get_current_task(), process, &seen);
+		see(current_task(direct), process, &seen, direct);
 	return 0;
 }
 
@@ -74,7 +75,7 @@ static __always_inline int see_after_exec(struct task_struct *task, __u32 old_ti
 	process = bpf_map_lookup_elem(&processes, &tgid);
 	forget_thread(process, old_tid);
 	if (process)
-		see((void *)bpf_get_current_task(), process, &seen);
+		see(task, process, &seen, btf);
 	else
 		forget_thread(process, tgid); /* the process probe enters it, if it can */
 	return 0;

@@ -52,6 +52,7 @@ const (
 	bpfProgWalkProcesses                     = "walk_processes"
 	bpfVarArguments                          = "arguments"
 	bpfVarBudgetPerWindow                    = "budget_per_window"
+	bpfVarCasts                              = "casts"
 	bpfVarDetailed                           = "detailed"
 	bpfVarLegacyController                   = "legacy_controller"
 	bpfVarOnlyCgroup                         = "only_cgroup"
@@ -152,6 +153,7 @@ type bpfMapSpecs struct {
 type bpfVariableSpecs struct {
 	Arguments        *ebpf.VariableSpec `ebpf:"arguments"`
 	BudgetPerWindow  *ebpf.VariableSpec `ebpf:"budget_per_window"`
+	Casts            *ebpf.VariableSpec `ebpf:"casts"`
 	Detailed         *ebpf.VariableSpec `ebpf:"detailed"`
 	LegacyController *ebpf.VariableSpec `ebpf:"legacy_controller"`
 	OnlyCgroup       *ebpf.VariableSpec `ebpf:"only_cgroup"`
@@ -227,6 +229,7 @@ func (m *bpfMaps) Close() error {
 type bpfVariables struct {
 	Arguments        *ebpf.Variable `ebpf:"arguments"`
 	BudgetPerWindow  *ebpf.Variable `ebpf:"budget_per_window"`
+	Casts            *ebpf.Variable `ebpf:"casts"`
 	Detailed         *ebpf.Variable `ebpf:"detailed"`
 	LegacyController *ebpf.Variable `ebpf:"legacy_controller"`
 	OnlyCgroup       *ebpf.Variable `ebpf:"only_cgroup"`

@@ -239,7 +239,7 @@ static __always_inline void see_older(struct task_struct *task, struct process *
 
 	bool differs = process->seen_euid != seen.euid || process->seen_caps != seen.effective;
 
-	if (differs && is_alone(task))
+	if (differs && is_alone(task, true))
 		see_alone(process, &seen);
 	else if (differs)
 		bpf_map_update_elem(&threads, &tid, &seen, BPF_NOEXIST);
