@@ -119,6 +119,13 @@ enum no_value {
 	NO_ID = 0xffffffff, /* (uid_t)-1: no id at all */
 };
 
+/* Places in the table of thread groups: see processes.h. */
+enum process_limit {
+	PROCESS_SLOTS = 65536,
+	PROCESSES_BESIDE_SLOTS = 32768,
+	PROCESSES_WITHOUT_SLOTS = 65536,
+};
+
 /* A thread group, keyed by tgid in the shared table. */
 struct process {
 	__u64 cgroup_id; /* at the last exec or fork; v2 only */
@@ -128,6 +135,13 @@ struct process {
 	__u8 contained;	 /* cgroup_id is a container's */
 	__u8 apart;	 /* a thread had other credentials: see threads.h */
 	__u8 pad;
+};
+
+/* A place of the table for the one thread group whose id ends like its index. */
+struct process_slot {
+	__u32 tgid; /* 0: free */
+	__u32 pad;
+	struct process process;
 };
 
 /*

@@ -82,25 +82,32 @@ static __always_inline void see_alone(struct process *process, const struct last
 	process->apart = 0;
 }
 
-/* Remembers the credentials of the current thread. */
-static __always_inline void see(struct task_struct *task, struct process *process, const struct last_seen *seen,
-				const bool btf)
+/*
+ * Remembers the credentials of the current thread; alone: its group has no
+ * other. Global, so that the verifier goes through it once and not for each
+ * part of the process table.
+ */
+__noinline int see(__u32 euid, __u64 effective, bool alone)
 {
-	__u32 tid = bpf_get_current_pid_tgid();
+	__u64 id = bpf_get_current_pid_tgid();
+	struct last_seen seen = { .euid = euid, .effective = effective };
+	struct process *process = process_of(id >> 32);
+	__u32 tid = id;
 
-	if (process && is_alone(task, btf)) {
+	if (process && alone) {
 		forget_thread(process, tid);
-		see_alone(process, seen);
-		return;
+		see_alone(process, &seen);
+		return 0;
 	}
-	if (process && process->seen_euid == seen->euid && process->seen_caps == seen->effective) {
+	if (process && process->seen_euid == euid && process->seen_caps == effective) {
 		forget_thread(process, tid);
-		return;
+		return 0;
 	}
-	if (bpf_map_update_elem(&threads, &tid, seen, BPF_ANY))
+	if (bpf_map_update_elem(&threads, &tid, &seen, BPF_ANY))
 		add(&map_evictions, TABLE_THREADS, 1);
 	else if (process)
 		process->apart = 1;
+	return 0;
 }
 
 /* A new thread has what the thread has that made it. */

@@ -23,9 +23,11 @@ struct keep {
 	enum table table;
 	enum event_kind kind;
 	enum watch_limit watch_limit;
+	enum process_limit process_limit;
 	enum text_length text_length;
 	enum no_value no_value;
 	struct process process;
+	struct process_slot process_slot;
 	struct event event;
 	struct event_with_executable event_with_executable;
 	struct event_with_texts event_with_texts;

@@ -228,6 +228,21 @@ const (
 	bpfProcessClassCLASS_COUNT      bpfProcessClass = 4
 )
 
+type bpfProcessLimit uint32
+
+const (
+	bpfProcessLimitPROCESS_SLOTS           bpfProcessLimit = 65536
+	bpfProcessLimitPROCESSES_BESIDE_SLOTS  bpfProcessLimit = 32768
+	bpfProcessLimitPROCESSES_WITHOUT_SLOTS bpfProcessLimit = 65536
+)
+
+type bpfProcessSlot struct {
+	_       structs.HostLayout
+	Tgid    uint32
+	Pad     uint32
+	Process bpfProcess
+}
+
 type bpfResult uint32
 
 const (

@@ -9,6 +9,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+
+	"security-exporter/internal/bpf/abi"
 )
 
 // HasHelper says whether a BPF helper exists, by its name in enum bpf_func_id.
@@ -134,8 +136,16 @@ func helperOfSwap(arch string) string {
 }
 
 // withoutSwaps takes out the atomic operations that return a value. The verifier
-// before 5.12 refuses them also where a constant makes them unreachable.
+// before 5.12 refuses them also where a constant makes them unreachable. The
+// tables that need them then have one part.
 func withoutSwaps(object *ebpf.CollectionSpec) {
+	for name, entries := range map[string]uint32{
+		"process_slots": 1, "processes": abi.ProcessesWithoutSlots,
+	} {
+		if m := object.Maps[name]; m != nil {
+			m.MaxEntries = entries
+		}
+	}
 	for _, program := range object.Programs {
 		for i := range program.Instructions {
 			if ins := &program.Instructions[i]; returnsValue(ins.OpCode.AtomicOp()) {

@@ -220,11 +220,6 @@ func (p *Probe) parse() (*ebpf.CollectionSpec, error) {
 			}
 		}
 	}
-	for name, entries := range p.settings.MaxEntries {
-		if m, ok := object.Maps[name]; ok {
-			m.MaxEntries = entries
-		}
-	}
 	if !p.host.RingBuffers {
 		withoutRings(object)
 	}
@@ -244,6 +239,11 @@ func (p *Probe) parse() (*ebpf.CollectionSpec, error) {
 	}
 	if !p.host.hasTracing() {
 		p.host.withoutHelpers(object)
+	}
+	for name, entries := range p.settings.MaxEntries {
+		if m, ok := object.Maps[name]; ok {
+			m.MaxEntries = entries
+		}
 	}
 	if p.settings.Edit != nil {
 		p.settings.Edit(object)

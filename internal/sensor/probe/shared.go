@@ -12,7 +12,7 @@ import (
 // sharedNames are the maps that all objects have in common. The first object
 // that loads creates them; the others are handed the same.
 var sharedNames = []string{
-	"processes", "threads", "map_evictions",
+	"processes", "process_slots", "threads", "map_evictions",
 	"events", "serious_events", "sleeping_readers", "event_budget",
 	"events_total", "events_serious_total", "events_sampled_total", "events_lost_total",
 }

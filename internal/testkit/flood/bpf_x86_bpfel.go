@@ -23,6 +23,7 @@ const (
 	bpfMapEventsSeriousTotal = "events_serious_total"
 	bpfMapEventsTotal        = "events_total"
 	bpfMapMapEvictions       = "map_evictions"
+	bpfMapProcessSlots       = "process_slots"
 	bpfMapProcesses          = "processes"
 	bpfMapSeriousEvents      = "serious_events"
 	bpfMapSleepingReaders    = "sleeping_readers"
@@ -92,6 +93,7 @@ type bpfMapSpecs struct {
 	EventsSeriousTotal *ebpf.MapSpec `ebpf:"events_serious_total"`
 	EventsTotal        *ebpf.MapSpec `ebpf:"events_total"`
 	MapEvictions       *ebpf.MapSpec `ebpf:"map_evictions"`
+	ProcessSlots       *ebpf.MapSpec `ebpf:"process_slots"`
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
 	SeriousEvents      *ebpf.MapSpec `ebpf:"serious_events"`
 	SleepingReaders    *ebpf.MapSpec `ebpf:"sleeping_readers"`
@@ -137,6 +139,7 @@ type bpfMaps struct {
 	EventsSeriousTotal *ebpf.Map `ebpf:"events_serious_total"`
 	EventsTotal        *ebpf.Map `ebpf:"events_total"`
 	MapEvictions       *ebpf.Map `ebpf:"map_evictions"`
+	ProcessSlots       *ebpf.Map `ebpf:"process_slots"`
 	Processes          *ebpf.Map `ebpf:"processes"`
 	SeriousEvents      *ebpf.Map `ebpf:"serious_events"`
 	SleepingReaders    *ebpf.Map `ebpf:"sleeping_readers"`
@@ -151,6 +154,7 @@ func (m *bpfMaps) Close() error {
 		m.EventsSeriousTotal,
 		m.EventsTotal,
 		m.MapEvictions,
+		m.ProcessSlots,
 		m.Processes,
 		m.SeriousEvents,
 		m.SleepingReaders,

@@ -29,6 +29,7 @@ const (
 	bpfMapPatterns                     = "patterns"
 	bpfMapPendingChanges               = "pending_changes"
 	bpfMapPendingOpens                 = "pending_opens"
+	bpfMapProcessSlots                 = "process_slots"
 	bpfMapProcesses                    = "processes"
 	bpfMapSeriousEvents                = "serious_events"
 	bpfMapSleepingReaders              = "sleeping_readers"
@@ -170,6 +171,7 @@ type bpfMapSpecs struct {
 	Patterns           *ebpf.MapSpec `ebpf:"patterns"`
 	PendingChanges     *ebpf.MapSpec `ebpf:"pending_changes"`
 	PendingOpens       *ebpf.MapSpec `ebpf:"pending_opens"`
+	ProcessSlots       *ebpf.MapSpec `ebpf:"process_slots"`
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
 	SeriousEvents      *ebpf.MapSpec `ebpf:"serious_events"`
 	SleepingReaders    *ebpf.MapSpec `ebpf:"sleeping_readers"`
@@ -229,6 +231,7 @@ type bpfMaps struct {
 	Patterns           *ebpf.Map `ebpf:"patterns"`
 	PendingChanges     *ebpf.Map `ebpf:"pending_changes"`
 	PendingOpens       *ebpf.Map `ebpf:"pending_opens"`
+	ProcessSlots       *ebpf.Map `ebpf:"process_slots"`
 	Processes          *ebpf.Map `ebpf:"processes"`
 	SeriousEvents      *ebpf.Map `ebpf:"serious_events"`
 	SleepingReaders    *ebpf.Map `ebpf:"sleeping_readers"`
@@ -253,6 +256,7 @@ func (m *bpfMaps) Close() error {
 		m.Patterns,
 		m.PendingChanges,
 		m.PendingOpens,
+		m.ProcessSlots,
 		m.Processes,
 		m.SeriousEvents,
 		m.SleepingReaders,

@@ -27,6 +27,7 @@ const (
 	bpfMapKernelModuleTotal          = "kernel_module_total"
 	bpfMapMapEvictions               = "map_evictions"
 	bpfMapModuleNames                = "module_names"
+	bpfMapProcessSlots               = "process_slots"
 	bpfMapProcesses                  = "processes"
 	bpfMapSeriousEvents              = "serious_events"
 	bpfMapSleepingReaders            = "sleeping_readers"
@@ -133,6 +134,7 @@ type bpfMapSpecs struct {
 	KernelModuleTotal         *ebpf.MapSpec `ebpf:"kernel_module_total"`
 	MapEvictions              *ebpf.MapSpec `ebpf:"map_evictions"`
 	ModuleNames               *ebpf.MapSpec `ebpf:"module_names"`
+	ProcessSlots              *ebpf.MapSpec `ebpf:"process_slots"`
 	Processes                 *ebpf.MapSpec `ebpf:"processes"`
 	SeriousEvents             *ebpf.MapSpec `ebpf:"serious_events"`
 	SleepingReaders           *ebpf.MapSpec `ebpf:"sleeping_readers"`
@@ -185,6 +187,7 @@ type bpfMaps struct {
 	KernelModuleTotal         *ebpf.Map `ebpf:"kernel_module_total"`
 	MapEvictions              *ebpf.Map `ebpf:"map_evictions"`
 	ModuleNames               *ebpf.Map `ebpf:"module_names"`
+	ProcessSlots              *ebpf.Map `ebpf:"process_slots"`
 	Processes                 *ebpf.Map `ebpf:"processes"`
 	SeriousEvents             *ebpf.Map `ebpf:"serious_events"`
 	SleepingReaders           *ebpf.Map `ebpf:"sleeping_readers"`
@@ -203,6 +206,7 @@ func (m *bpfMaps) Close() error {
 		m.KernelModuleTotal,
 		m.MapEvictions,
 		m.ModuleNames,
+		m.ProcessSlots,
 		m.Processes,
 		m.SeriousEvents,
 		m.SleepingReaders,

@@ -32,6 +32,7 @@ const (
 	bpfMapListeners                       = "listeners"
 	bpfMapMapEvictions                    = "map_evictions"
 	bpfMapPending                         = "pending"
+	bpfMapProcessSlots                    = "process_slots"
 	bpfMapProcesses                       = "processes"
 	bpfMapSeriousEvents                   = "serious_events"
 	bpfMapSleepingReaders                 = "sleeping_readers"
@@ -179,6 +180,7 @@ type bpfMapSpecs struct {
 	Listeners          *ebpf.MapSpec `ebpf:"listeners"`
 	MapEvictions       *ebpf.MapSpec `ebpf:"map_evictions"`
 	Pending            *ebpf.MapSpec `ebpf:"pending"`
+	ProcessSlots       *ebpf.MapSpec `ebpf:"process_slots"`
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
 	SeriousEvents      *ebpf.MapSpec `ebpf:"serious_events"`
 	SleepingReaders    *ebpf.MapSpec `ebpf:"sleeping_readers"`
@@ -242,6 +244,7 @@ type bpfMaps struct {
 	Listeners          *ebpf.Map `ebpf:"listeners"`
 	MapEvictions       *ebpf.Map `ebpf:"map_evictions"`
 	Pending            *ebpf.Map `ebpf:"pending"`
+	ProcessSlots       *ebpf.Map `ebpf:"process_slots"`
 	Processes          *ebpf.Map `ebpf:"processes"`
 	SeriousEvents      *ebpf.Map `ebpf:"serious_events"`
 	SleepingReaders    *ebpf.Map `ebpf:"sleeping_readers"`
@@ -268,6 +271,7 @@ func (m *bpfMaps) Close() error {
 		m.Listeners,
 		m.MapEvictions,
 		m.Pending,
+		m.ProcessSlots,
 		m.Processes,
 		m.SeriousEvents,
 		m.SleepingReaders,

@@ -27,6 +27,7 @@ const (
 	bpfMapMapEvictions                         = "map_evictions"
 	bpfMapPrivilegeEscalationTotal             = "privilege_escalation_total"
 	bpfMapPrivilegeGainedTotal                 = "privilege_gained_total"
+	bpfMapProcessSlots                         = "process_slots"
 	bpfMapProcesses                            = "processes"
 	bpfMapSeriousEvents                        = "serious_events"
 	bpfMapSleepingReaders                      = "sleeping_readers"
@@ -221,6 +222,7 @@ type bpfMapSpecs struct {
 	MapEvictions             *ebpf.MapSpec `ebpf:"map_evictions"`
 	PrivilegeEscalationTotal *ebpf.MapSpec `ebpf:"privilege_escalation_total"`
 	PrivilegeGainedTotal     *ebpf.MapSpec `ebpf:"privilege_gained_total"`
+	ProcessSlots             *ebpf.MapSpec `ebpf:"process_slots"`
 	Processes                *ebpf.MapSpec `ebpf:"processes"`
 	SeriousEvents            *ebpf.MapSpec `ebpf:"serious_events"`
 	SleepingReaders          *ebpf.MapSpec `ebpf:"sleeping_readers"`
@@ -275,6 +277,7 @@ type bpfMaps struct {
 	MapEvictions             *ebpf.Map `ebpf:"map_evictions"`
 	PrivilegeEscalationTotal *ebpf.Map `ebpf:"privilege_escalation_total"`
 	PrivilegeGainedTotal     *ebpf.Map `ebpf:"privilege_gained_total"`
+	ProcessSlots             *ebpf.Map `ebpf:"process_slots"`
 	Processes                *ebpf.Map `ebpf:"processes"`
 	SeriousEvents            *ebpf.Map `ebpf:"serious_events"`
 	SleepingReaders          *ebpf.Map `ebpf:"sleeping_readers"`
@@ -294,6 +297,7 @@ func (m *bpfMaps) Close() error {
 		m.MapEvictions,
 		m.PrivilegeEscalationTotal,
 		m.PrivilegeGainedTotal,
+		m.ProcessSlots,
 		m.Processes,
 		m.SeriousEvents,
 		m.SleepingReaders,

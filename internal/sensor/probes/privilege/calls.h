@@ -126,22 +126,33 @@ static __always_inline bool gained(const struct last_seen *old, const struct las
 /*
  * Compares what a thread has with what was last seen of it. What nobody saw it
  * get is counted once for a group: threads that end together find the same, so
- * one of them claims it, and raises what the group is known to have.
+ * one of them claims it, and raises what the group is known to have. Global for
+ * the verifier's sake.
  */
-static __always_inline void compare(struct process *process, __u32 tid, const struct cred *cred, const bool btf)
+__noinline int compare_seen(__u32 tid, __u32 euid, __u64 effective)
 {
-	__u32 claim = bpf_get_current_pid_tgid() >> 32 | 1U << 31, argument = 0;
-	struct last_seen old, new = seen_in(cred, btf);
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, claim = tgid | 1U << 31, argument = 0;
+	struct last_seen old = {}, new = { .euid = euid, .effective = effective };
+	struct process *process = process_of(tgid);
 
-	if (!last_seen_of(tid, process, &old) || !gained(&old, &new) || !in_initial_namespace(cred, btf))
-		return;
+	if (!last_seen_of(tid, process, &old) || !gained(&old, &new))
+		return 0;
 	if (bpf_map_update_elem(&arguments, &claim, &argument, BPF_NOEXIST))
-		return;
+		return 0;
 	if (last_seen_of(tid, process, &old) && gained(&old, &new)) {
 		raise(process, &new);
 		count_gain(GAIN_OTHER, old.euid, new.euid, old.effective, new.effective, 0);
 	}
 	bpf_map_delete_elem(&arguments, &claim);
+	return 0;
+}
+
+static __always_inline void compare(__u32 tid, const struct cred *cred, const bool btf)
+{
+	struct last_seen new = seen_in(cred, btf);
+
+	if (in_initial_namespace(cred, btf))
+		compare_seen(tid, new.euid, new.effective);
 }
 
 /*
@@ -154,19 +165,16 @@ static __always_inline int leave(enum privilege_call call, enum privilege_gain h
 	const struct cred *cred = BPF_CORE_READ(task, cred);
 	struct last_seen new = seen_in(cred, false), old = new;
 	__u64 id = bpf_get_current_pid_tgid();
-	__u32 tgid = id >> 32;
-	struct process *process;
 
 	if (!in_scope())
 		return 0;
-	process = bpf_map_lookup_elem(&processes, &tgid);
-	last_seen_of(id, process, &old);
+	last_seen_of(id, process_of(id >> 32), &old);
 	count_call(call, failed, old.euid, new.euid, 0);
 	if (failed)
 		return 0;
 	if (gained(&old, &new) && in_initial_namespace(cred, false))
 		count_gain(how, old.euid, new.euid, old.effective, new.effective, 0);
-	see(task, process, &new, false);
+	see(new.euid, new.effective, is_alone(task, false));
 	return 0;
 }
 

@@ -24,22 +24,18 @@ enum { PF_KTHREAD_BIT = 0x00200000 };
 static __always_inline int exec(struct linux_binprm *bprm, struct file *file, const struct cred *old_cred,
 				const struct cred *new_cred, __u32 old_tid, const bool btf)
 {
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	const bool direct = btf && has_current_btf();
 	struct credentials old, new;
 	struct exec_verdict verdict = {};
-	struct last_seen seen = {};
-	struct process *process;
 	__u64 image;
 
 	if (!in_scope() || !file)
 		return 0;
 	image = ADDRESS(btf, file);
 	read_credentials(&new, new_cred, btf);
-	process = bpf_map_lookup_elem(&processes, &tgid);
 	if (old_cred) {
 		read_credentials(&old, old_cred, btf);
-		compare(process, old_tid, old_cred, btf);
+		compare(old_tid, old_cred, btf);
 	} else {
 		assume_ordinary(&old, &new);
 	}
@@ -56,10 +52,8 @@ static __always_inline int exec(struct linux_binprm *bprm, struct file *file, co
 			count_gain(GAIN_FILECAP_EXEC, old.euid, new.euid, old.effective, new.effective, image);
 	}
 	/* already now: an exec that dies later leaves these */
-	seen.euid = new.euid;
-	seen.effective = new.effective;
-	if (process)
-		see(current_task(direct), process, &seen, direct);
+	if (process_of(bpf_get_current_pid_tgid() >> 32))
+		see(new.euid, new.effective, is_alone(current_task(direct), direct));
 	return 0;
 }
 
@@ -72,10 +66,10 @@ static __always_inline int see_after_exec(struct task_struct *task, __u32 old_ti
 
 	if (!in_scope())
 		return 0;
-	process = bpf_map_lookup_elem(&processes, &tgid);
+	process = process_of(tgid);
 	forget_thread(process, old_tid);
 	if (process)
-		see(task, process, &seen, btf);
+		see(seen.euid, seen.effective, is_alone(task, btf));
 	else
 		forget_thread(process, tgid); /* the process probe enters it, if it can */
 	return 0;
@@ -89,7 +83,7 @@ static __always_inline int fork(struct task_struct *parent, struct task_struct *
 	if (!in_scope())
 		return 0;
 	if (tid != tgid)
-		inherit(bpf_map_lookup_elem(&processes, &tgid), LOAD(btf, parent, pid), tid);
+		inherit(process_of(tgid), LOAD(btf, parent, pid), tid);
 	if (LOAD(btf, from, user_ns) == LOAD(btf, to, user_ns))
 		return 0;
 	euid = LOAD(btf, to, euid.val);
@@ -102,14 +96,11 @@ static __always_inline int fork(struct task_struct *parent, struct task_struct *
 static __always_inline int exit(struct task_struct *task, const bool btf)
 {
 	__u64 id = bpf_get_current_pid_tgid();
-	__u32 tgid = id >> 32;
-	struct process *process;
 
 	if (!in_scope() || (LOAD(btf, task, flags) & PF_KTHREAD_BIT))
 		return 0;
-	process = bpf_map_lookup_elem(&processes, &tgid);
-	compare(process, id, LOAD(btf, task, real_cred), btf);
-	forget_thread(process, id);
+	compare(id, LOAD(btf, task, real_cred), btf);
+	forget_thread(process_of(id >> 32), id);
 	return 0;
 }
 

@@ -13,12 +13,22 @@ import (
 // lower makes the table believe that a process had nothing.
 func lower(t *testing.T, table *probe.Probe, pid int) {
 	t.Helper()
+	tgid := uint32(pid)
+	index := tgid % abi.ProcessSlots
+	var slot abi.ProcessSlot
+	if err := table.Map("process_slots").Lookup(index, &slot); err == nil && slot.Tgid == tgid {
+		slot.Process.SeenEuid, slot.Process.SeenCaps = 1000, 0
+		if err := table.Map("process_slots").Put(index, &slot); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
 	var entry abi.Process
-	if err := table.Map("processes").Lookup(uint32(pid), &entry); err != nil {
+	if err := table.Map("processes").Lookup(tgid, &entry); err != nil {
 		t.Fatal(err)
 	}
 	entry.SeenEuid, entry.SeenCaps = 1000, 0
-	if err := table.Map("processes").Put(uint32(pid), &entry); err != nil {
+	if err := table.Map("processes").Put(tgid, &entry); err != nil {
 		t.Fatal(err)
 	}
 }

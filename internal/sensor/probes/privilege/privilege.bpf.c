@@ -315,7 +315,7 @@ int BPF_KPROBE(on_kprobe_security_bprm_creds_from_file)
 
 	if (!in_scope() || tid == tgid)
 		return 0;
-	process = bpf_map_lookup_elem(&processes, &tgid);
+	process = process_of(tgid);
 	if (!process || process->apart)
 		bpf_map_update_elem(&executing, &task, &tid, BPF_ANY);
 	return 0;
@@ -406,7 +406,7 @@ int on_classic_task_newtask(struct trace_event_raw_task_newtask *newtask)
 	__u32 tgid = id >> 32;
 
 	if (newtask->clone_flags & CLONE_THREAD_FLAG) {
-		inherit(bpf_map_lookup_elem(&processes, &tgid), id, newtask->pid);
+		inherit(process_of(tgid), id, newtask->pid);
 		return 0;
 	}
 	return leave_unshare(newtask->clone_flags, false);

@@ -27,6 +27,7 @@ const (
 	bpfMapProcessActiveCount                 = "process_active_count"
 	bpfMapProcessExecTotal                   = "process_exec_total"
 	bpfMapProcessExitTotal                   = "process_exit_total"
+	bpfMapProcessSlots                       = "process_slots"
 	bpfMapProcesses                          = "processes"
 	bpfMapScriptVerdicts                     = "script_verdicts"
 	bpfMapSeriousEvents                      = "serious_events"
@@ -54,6 +55,7 @@ const (
 	bpfVarBudgetPerWindow                    = "budget_per_window"
 	bpfVarCasts                              = "casts"
 	bpfVarDetailed                           = "detailed"
+	bpfVarFilling                            = "filling"
 	bpfVarLegacyController                   = "legacy_controller"
 	bpfVarOnlyCgroup                         = "only_cgroup"
 	bpfVarOnlyNetns                          = "only_netns"
@@ -140,6 +142,7 @@ type bpfMapSpecs struct {
 	ProcessActiveCount *ebpf.MapSpec `ebpf:"process_active_count"`
 	ProcessExecTotal   *ebpf.MapSpec `ebpf:"process_exec_total"`
 	ProcessExitTotal   *ebpf.MapSpec `ebpf:"process_exit_total"`
+	ProcessSlots       *ebpf.MapSpec `ebpf:"process_slots"`
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
 	ScriptVerdicts     *ebpf.MapSpec `ebpf:"script_verdicts"`
 	SeriousEvents      *ebpf.MapSpec `ebpf:"serious_events"`
@@ -155,6 +158,7 @@ type bpfVariableSpecs struct {
 	BudgetPerWindow  *ebpf.VariableSpec `ebpf:"budget_per_window"`
 	Casts            *ebpf.VariableSpec `ebpf:"casts"`
 	Detailed         *ebpf.VariableSpec `ebpf:"detailed"`
+	Filling          *ebpf.VariableSpec `ebpf:"filling"`
 	LegacyController *ebpf.VariableSpec `ebpf:"legacy_controller"`
 	OnlyCgroup       *ebpf.VariableSpec `ebpf:"only_cgroup"`
 	OnlyNetns        *ebpf.VariableSpec `ebpf:"only_netns"`
@@ -195,6 +199,7 @@ type bpfMaps struct {
 	ProcessActiveCount *ebpf.Map `ebpf:"process_active_count"`
 	ProcessExecTotal   *ebpf.Map `ebpf:"process_exec_total"`
 	ProcessExitTotal   *ebpf.Map `ebpf:"process_exit_total"`
+	ProcessSlots       *ebpf.Map `ebpf:"process_slots"`
 	Processes          *ebpf.Map `ebpf:"processes"`
 	ScriptVerdicts     *ebpf.Map `ebpf:"script_verdicts"`
 	SeriousEvents      *ebpf.Map `ebpf:"serious_events"`
@@ -215,6 +220,7 @@ func (m *bpfMaps) Close() error {
 		m.ProcessActiveCount,
 		m.ProcessExecTotal,
 		m.ProcessExitTotal,
+		m.ProcessSlots,
 		m.Processes,
 		m.ScriptVerdicts,
 		m.SeriousEvents,
@@ -231,6 +237,7 @@ type bpfVariables struct {
 	BudgetPerWindow  *ebpf.Variable `ebpf:"budget_per_window"`
 	Casts            *ebpf.Variable `ebpf:"casts"`
 	Detailed         *ebpf.Variable `ebpf:"detailed"`
+	Filling          *ebpf.Variable `ebpf:"filling"`
 	LegacyController *ebpf.Variable `ebpf:"legacy_controller"`
 	OnlyCgroup       *ebpf.Variable `ebpf:"only_cgroup"`
 	OnlyNetns        *ebpf.Variable `ebpf:"only_netns"`

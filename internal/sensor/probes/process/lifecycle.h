@@ -106,16 +106,35 @@ __noinline int report_exit(__u32 class)
 	return 0;
 }
 
+/*
+ * Go fills the table with what is older than the exporter. A child that it may
+ * see before its fork is seen here must be entered where both look.
+ */
+volatile bool filling = true;
+
 /* Enters a thread group that is not in the table yet; true if it was. */
 static __always_inline bool enter(__u32 tgid, struct process *process)
 {
-	int err = update_map(&processes, &tgid, process, BPF_NOEXIST);
+	struct process_slot *slot = slot_of(tgid);
+	int err;
 
+	if (holds(slot, tgid))
+		return true;
+	err = update_map(&processes, &tgid, process, BPF_NOEXIST);
 	if (!err)
 		add(&process_active_count, process->class, 1);
 	else if (err != -EEXIST_ERRNO)
 		add(&map_evictions, TABLE_PROCESSES, 1);
 	return err == -EEXIST_ERRNO;
+}
+
+/* Enters a new thread group. */
+static __always_inline void enter_child(__u32 tgid, struct process *process)
+{
+	if (!filling && take_slot(tgid, process))
+		add(&process_active_count, process->class, 1);
+	else
+		enter(tgid, process);
 }
 
 static __always_inline void see_credentials(struct process *process, struct task_struct *task, const bool btf)
@@ -164,29 +183,33 @@ static __always_inline bool is_script_suspicious(__u32 tgid)
 	return suspicious;
 }
 
-/* One successful exec. The task runs its new image; it is alone in its group. */
-static __always_inline int exec(struct task_struct *task, bool script, const bool btf)
+/*
+ * Whether the current thread's group runs in a container, as its cgroup says.
+ * Global, as become(), so that the verifier goes through it once and not for
+ * each part of the process table.
+ */
+__noinline int is_contained(__u32 tgid)
 {
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct file *file = executable(task, btf);
-	struct process *known, new = {};
-	enum process_class class;
+	struct process *known = process_of(tgid), new = {};
 
-	if (!in_scope() || !file)
-		return 0;
-	known = bpf_map_lookup_elem(&processes, &tgid);
 	if (known) {
 		see_cgroup(known);
-		new.contained = known->contained;
-	} else {
-		see_cgroup(&new);
+		return known->contained;
 	}
-	class = classify(task, file, new.contained, script && is_script_suspicious(tgid), btf);
+	see_cgroup(&new);
+	return new.contained;
+}
+
+/* Counts an exec of the current thread, whose group has a class by it. */
+__noinline int become(__u32 tgid, __u32 class)
+{
+	struct process *known = process_of(tgid), new = { .class = class };
+
 	if (!known) {
-		new.class = class;
-		see_credentials(&new, task, btf);
+		see_cgroup(&new);
+		see_credentials(&new, (void *)bpf_get_current_task(), false);
 		if (enter(tgid, &new))
-			known = bpf_map_lookup_elem(&processes, &tgid);
+			known = process_of(tgid);
 	}
 	add(&process_exec_total, class, 1);
 	if (known && known->class != class) {
@@ -194,6 +217,20 @@ static __always_inline int exec(struct task_struct *task, bool script, const boo
 		add(&process_active_count, class, 1);
 		known->class = class;
 	}
+	return 0;
+}
+
+/* One successful exec. The task runs its new image; it is alone in its group. */
+static __always_inline int exec(struct task_struct *task, bool script, const bool btf)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct file *file = executable(task, btf);
+	enum process_class class;
+
+	if (!in_scope() || !file)
+		return 0;
+	class = classify(task, file, is_contained(tgid), script && is_script_suspicious(tgid), btf);
+	become(tgid, class);
 	report_exec(class);
 	return 0;
 }
@@ -209,7 +246,7 @@ static __always_inline int fork(struct task_struct *parent, struct task_struct *
 
 	if (!in_scope() || LOAD(btf, child, pid) != tgid)
 		return 0;
-	from = bpf_map_lookup_elem(&processes, &parent_tgid);
+	from = process_of(parent_tgid);
 	if (from) {
 		new = *from;
 	} else {
@@ -219,7 +256,7 @@ static __always_inline int fork(struct task_struct *parent, struct task_struct *
 	see_credentials(&new, child, btf);
 	if (new.class != CLASS_SUSPICIOUS && pid_namespace_level(child, btf) > 0)
 		new.class = CLASS_CONTAINER;
-	enter(tgid, &new);
+	enter_child(tgid, &new);
 	return 0;
 }
 
@@ -231,15 +268,15 @@ static __always_inline int fork(struct task_struct *parent, struct task_struct *
 static __always_inline int exit(bool last_known)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct process *process, gone = {};
+	struct process gone = {};
+	enum taken_out taken;
 
 	if (!in_scope())
 		return 0;
-	process = bpf_map_lookup_elem(&processes, &tgid);
-	if (process) {
-		gone = *process;
-		if (bpf_map_delete_elem(&processes, &tgid))
-			return 0;
+	taken = take_out(tgid, &gone);
+	if (taken == BY_ANOTHER)
+		return 0;
+	if (taken == BY_US) {
 		add(&process_active_count, gone.class, -1);
 	} else if (last_known) {
 		see_cgroup(&gone);

@@ -3,6 +3,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,19 +19,45 @@ import (
 	"security-exporter/internal/testkit"
 )
 
+// entries are both parts of the process table.
 func entries(t testing.TB, p *probe.Probe) map[uint32]abi.Process {
 	t.Helper()
 	out := map[uint32]abi.Process{}
-	var tgid uint32
-	var process abi.Process
-	all := p.Map("processes").Iterate()
-	for all.Next(&tgid, &process) {
+	enter := func(tgid uint32, process abi.Process) {
+		if _, twice := out[tgid]; twice {
+			t.Errorf("process %d is in the table twice", tgid)
+		}
 		out[tgid] = process
 	}
-	if err := all.Err(); err != nil {
+	var key uint32
+	var process abi.Process
+	beside := p.Map("processes").Iterate()
+	for beside.Next(&key, &process) {
+		enter(key, process)
+	}
+	var slot abi.ProcessSlot
+	slots := p.Map("process_slots").Iterate()
+	for slots.Next(&key, &slot) {
+		if slot.Tgid != 0 {
+			enter(slot.Tgid, slot.Process)
+		}
+	}
+	if err := errors.Join(beside.Err(), slots.Err()); err != nil {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// occupy gives every slot to a process that cannot be: its id is above all.
+func occupy(t testing.TB, p *probe.Probe) {
+	t.Helper()
+	const idsMax = 1 << 22
+	slots := p.Map("process_slots")
+	for index := range slots.MaxEntries() {
+		if err := slots.Put(index, &abi.ProcessSlot{Tgid: idsMax + index}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // 8 threads fork and execute on all CPUs at once. The recursion guard is
@@ -57,7 +84,7 @@ func TestTableFull(t *testing.T) {
 	cgroup := testkit.NewCgroup(t, host)
 	settings := cgroup.Only()
 	const room, n = 64, 200
-	settings.MaxEntries = map[string]uint32{"processes": room}
+	settings.MaxEntries = map[string]uint32{"processes": room, "process_slots": 1}
 	p := testkit.StartProbe(t, host, New(), settings)
 	if !p.Runs("on_sched_process_exit_group_dead") && !p.Runs("on_kprobe_taskstats_exit") {
 		t.Skip("needs 6.16: before, the exit of a process that is not in the table is not counted")
@@ -78,6 +105,52 @@ func TestTableFull(t *testing.T) {
 	})
 	// there is room again
 	target{make: in(tempPlace, "program")}.run(t, p, w, "suspicious")
+}
+
+// Those whose slot is taken stand beside the slots, and count the same.
+func TestSlotsTaken(t *testing.T) {
+	host := testkit.Inspect(t)
+	if !host.Swaps {
+		t.Skip("needs atomic operations that return a value: there are no slots")
+	}
+	cgroup := testkit.NewCgroup(t, host)
+	p := testkit.StartProbe(t, host, New(), cgroup.Only())
+	w := startIn(t, cgroup, userPlace)
+	hold := func(class, place string) {
+		watch := newWatch(t, p)
+		w.Do("hold", strconv.Itoa(rounds), "stdin=pipe", put(t, folder(t, place), "program", blocking()))
+		watch.expect(t, perClass{class: rounds}, nil, perClass{class: rounds})
+	}
+	count := func(name string) (n int) {
+		for all, key, value := p.Map(name).Iterate(), []byte{}, []byte{}; all.Next(&key, &value); n++ {
+		}
+		return n
+	}
+	hold("system", systemPlace)
+	if n := count("processes"); n != 1 {
+		t.Errorf("%d processes have no slot, want the worker, which is older", n)
+	}
+	slotted := entries(t, p)
+	occupy(t, p)
+	for tgid, process := range slotted { // back in their places
+		if err := p.Map("process_slots").Put(tgid%abi.ProcessSlots, &abi.ProcessSlot{Tgid: tgid, Process: process}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hold("user", userPlace)
+	if n := count("processes"); n != 1+rounds {
+		t.Errorf("%d processes have no slot, want %d", n, 1+rounds)
+	}
+	runTargets(t, p, w, basic)
+	watch := newWatch(t, p)
+	w.Do("forks", strconv.Itoa(rounds), "0")
+	watch.expect(t, nil, perClass{"user": rounds}, nil)
+	w.Do("let-go")
+	gone := perClass{"system": rounds, "user": 2 * rounds}
+	watch.expect(t, nil, gone, perClass{"system": -rounds, "user": -rounds})
+	if n := count("processes"); n != 1 {
+		t.Errorf("%d processes have no slot, want the worker", n)
+	}
 }
 
 // Processes older than the probe are active at once, and their exits counted.
@@ -130,12 +203,18 @@ func TestUnseenEnd(t *testing.T) {
 	seen := entries(t, p)
 	w.Do("let-go")
 	watch := newWatch(t, p)
-	table, back := p.Map("processes"), int64(0)
+	back := int64(0)
 	for tgid, process := range seen {
 		if tgid == uint32(w.PID()) {
 			continue
 		}
-		if err := table.Put(tgid, &process); err != nil {
+		var err error
+		if host.Swaps && tgid%2 == 0 {
+			err = p.Map("process_slots").Put(tgid%abi.ProcessSlots, &abi.ProcessSlot{Tgid: tgid, Process: process})
+		} else {
+			err = p.Map("processes").Put(tgid, &process)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		back++

@@ -205,7 +205,7 @@ int on_classic_task_newtask(struct trace_event_raw_task_newtask *ctx)
 
 	if (!in_scope() || (ctx->clone_flags & CLONE_THREAD_FLAG))
 		return 0;
-	from = bpf_map_lookup_elem(&processes, &parent_tgid);
+	from = process_of(parent_tgid);
 	if (from) {
 		new = *from;
 	} else {
@@ -215,7 +215,7 @@ int on_classic_task_newtask(struct trace_event_raw_task_newtask *ctx)
 	see_credentials(&new, task, false);
 	if (new.class != CLASS_SUSPICIOUS && (ctx->clone_flags & clone_newpid))
 		new.class = CLASS_CONTAINER;
-	enter(tgid, &new);
+	enter_child(tgid, &new);
 	return 0;
 }
 
@@ -278,10 +278,10 @@ int fill_processes(struct bpf_iter__task *ctx)
 	see_credentials(&new, task, true);
 	tgid = task->tgid;
 	entered = !enter(tgid, &new);
-	known = bpf_map_lookup_elem(&processes, &tgid);
+	known = process_of(tgid);
 	if (known)
 		see_older(task, known);
-	if (entered && is_last_thread(task, true) && !bpf_map_delete_elem(&processes, &tgid))
+	if (entered && is_last_thread(task, true) && take_out(tgid, &new) == BY_US)
 		add(&process_active_count, new.class, -1);
 	return 0;
 }
@@ -289,19 +289,31 @@ int fill_processes(struct bpf_iter__task *ctx)
 struct task_struct *bpf_task_from_pid(s32 pid) __ksym __weak;
 void bpf_task_release(struct task_struct *task) __ksym __weak;
 
-static long walk_process(struct bpf_map *map, const __u32 *tgid, const struct process *process, void *none)
+/* Takes a thread group out if it is over. */
+static __always_inline void sweep_process(__u32 tgid)
 {
-	struct task_struct *task = bpf_task_from_pid(*tgid);
-	struct process gone = *process;
-	__u32 key = *tgid;
+	struct task_struct *task = bpf_task_from_pid(tgid);
+	struct process gone = {};
 	bool over = true;
 
 	if (task) {
 		over = is_last_thread(UNTRUSTED(struct task_struct, task), true);
 		bpf_task_release(task);
 	}
-	if (over && !bpf_map_delete_elem(&processes, &key))
+	if (over && take_out(tgid, &gone) == BY_US)
 		add(&process_active_count, gone.class, -1);
+}
+
+static long walk_process(struct bpf_map *map, const __u32 *tgid, const struct process *process, void *none)
+{
+	sweep_process(*tgid);
+	return 0;
+}
+
+static long walk_slot(struct bpf_map *map, const __u32 *index, const struct process_slot *slot, void *none)
+{
+	if (slot->tgid)
+		sweep_process(slot->tgid);
 	return 0;
 }
 
@@ -314,7 +326,9 @@ static long walk_process(struct bpf_map *map, const __u32 *tgid, const struct pr
 SEC("iter/bpf_map")
 int walk_processes(struct bpf_iter__bpf_map *ctx)
 {
-	if (!ctx->map)
-		bpf_for_each_map_elem(&processes, walk_process, NULL, 0);
+	if (ctx->map)
+		return 0;
+	bpf_for_each_map_elem(&processes, walk_process, NULL, 0);
+	bpf_for_each_map_elem(&process_slots, walk_slot, NULL, 0);
 	return 0;
 }

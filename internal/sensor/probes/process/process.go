@@ -5,7 +5,9 @@
 package process
 
 import (
+	"errors"
 	"fmt"
+	"time"
 
 	"security-exporter/internal/bpf/abi"
 	"security-exporter/internal/metric"
@@ -13,6 +15,9 @@ import (
 )
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types bpf process.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I../../../bpf -I../../../bpf/vmlinux
+
+// forksSeen is longer than a fork's program runs.
+const forksSeen = 5 * time.Millisecond
 
 // New declares the probe.
 func New() *probe.Spec {
@@ -58,9 +63,11 @@ func tables(p *probe.Probe) []probe.Table {
 			live += n
 		}
 	}
-	return []probe.Table{{
-		Name: abi.Tables[abi.TableProcesses], Entries: int(max(live, 0)), Capacity: int(p.Map("processes").MaxEntries()),
-	}}
+	capacity := p.Map("processes").MaxEntries()
+	if p.Host().Swaps {
+		capacity += p.Map("process_slots").MaxEntries()
+	}
+	return []probe.Table{{Name: abi.Tables[abi.TableProcesses], Entries: int(max(live, 0)), Capacity: int(capacity)}}
 }
 
 func rungs() []probe.Rung {
@@ -116,9 +123,18 @@ func hasPrepareHook(p *probe.Probe) error {
 	return nil
 }
 
-// fill enters the processes that are older than the exporter.
+// fill enters the processes that are older than the exporter. Those that are
+// born meanwhile take no slot, where the program that fills could miss them.
 func fill(p *probe.Probe) error {
+	filling := p.Variable("filling")
+	if err := filling.Set(true); err != nil {
+		return fmt.Errorf("set filling: %w", err)
+	}
+	time.Sleep(forksSeen)
 	_, err := p.Iterate("fill_processes", 1)
+	if e := filling.Set(false); e != nil {
+		err = errors.Join(err, fmt.Errorf("set filling: %w", e))
+	}
 	return err
 }
 

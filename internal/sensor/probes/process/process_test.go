@@ -201,7 +201,11 @@ func TestActive(t *testing.T) {
 	for _, n := range testkit.Sum(t, p, active) {
 		live += n
 	}
-	table := probe.Table{Name: "processes", Entries: int(live), Capacity: 65536}
+	capacity := int(abi.ProcessesWithoutSlots)
+	if host.Swaps {
+		capacity = int(abi.ProcessSlots + abi.ProcessesBesideSlots)
+	}
+	table := probe.Table{Name: "processes", Entries: int(live), Capacity: capacity}
 	if got := New().Tables(p); len(got) != 1 || got[0] != table || live != 4*rounds+1 {
 		t.Errorf("tables %+v, want %+v with %d entries", got, table, 4*rounds+1)
 	}
