@@ -126,6 +126,15 @@ enum process_limit {
 	PROCESSES_WITHOUT_SLOTS = 65536,
 };
 
+/* Places in the table of TCP connections: see sockets.h. */
+enum socket_limit {
+	SOCKET_SET_BITS = 14,
+	SOCKET_SETS = 1 << SOCKET_SET_BITS,
+	SOCKET_WAYS = 4,
+	SOCKETS_BESIDE_SETS = 32768,
+	SOCKETS_WITHOUT_SETS = 65536,
+};
+
 /* A thread group, keyed by tgid in the shared table. */
 struct process {
 	__u64 cgroup_id; /* at the last exec or fork; v2 only */

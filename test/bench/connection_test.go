@@ -58,6 +58,9 @@ func BenchmarkConnection(b *testing.B) {
 			if len(v.parts) > 0 && !p.Status().Up() {
 				b.Fatalf("%+v", p.Status())
 			}
+			if err := p.Variable("filling").Set(false); err != nil { // what Started does last
+				b.Fatal(err)
+			}
 			measure(b, works, func(_ *workload, ns float64) { v.ns = append(v.ns, ns) })
 			if err := p.Close(); err != nil {
 				b.Fatal(err)

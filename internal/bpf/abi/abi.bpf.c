@@ -24,6 +24,7 @@ struct keep {
 	enum event_kind kind;
 	enum watch_limit watch_limit;
 	enum process_limit process_limit;
+	enum socket_limit socket_limit;
 	enum text_length text_length;
 	enum no_value no_value;
 	struct process process;

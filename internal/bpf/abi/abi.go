@@ -5,7 +5,7 @@
 // number.
 package abi
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types -type probe_id -type process_class -type direction -type transport -type connect_error -type file_severity -type file_operation -type privilege_call -type result -type privilege_gain -type module_action -type loss -type event_reader -type table -type event_kind -type watch_limit -type process_limit -type text_length -type no_value -type process -type process_slot -type event -type event_with_executable -type event_with_texts -type object -type watch -type name -type directory -type pattern -type identity bpf abi.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I.. -I../vmlinux
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types -type probe_id -type process_class -type direction -type transport -type connect_error -type file_severity -type file_operation -type privilege_call -type result -type privilege_gain -type module_action -type loss -type event_reader -type table -type event_kind -type watch_limit -type process_limit -type socket_limit -type text_length -type no_value -type process -type process_slot -type event -type event_with_executable -type event_with_texts -type object -type watch -type name -type directory -type pattern -type identity bpf abi.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I.. -I../vmlinux
 
 // The border types. One Go type for each C type.
 type (
@@ -61,6 +61,11 @@ const (
 	WatchDirectoryPatterns = int(bpfWatchLimitWATCH_DIRECTORY_PATTERNS)
 	WatchDepth             = int(bpfWatchLimitWATCH_DEPTH)
 	WatchFilterBits        = int(bpfWatchLimitWATCH_FILTER_BITS)
+
+	SocketSets         = uint32(bpfSocketLimitSOCKET_SETS)
+	SocketWays         = uint32(bpfSocketLimitSOCKET_WAYS)
+	SocketsBesideSets  = uint32(bpfSocketLimitSOCKETS_BESIDE_SETS)
+	SocketsWithoutSets = uint32(bpfSocketLimitSOCKETS_WITHOUT_SETS)
 
 	ProcessSlots          = uint32(bpfProcessLimitPROCESS_SLOTS)
 	ProcessesBesideSlots  = uint32(bpfProcessLimitPROCESSES_BESIDE_SLOTS)

@@ -251,6 +251,16 @@ const (
 	bpfResultRESULT_COUNT   bpfResult = 2
 )
 
+type bpfSocketLimit uint32
+
+const (
+	bpfSocketLimitSOCKET_SET_BITS      bpfSocketLimit = 14
+	bpfSocketLimitSOCKET_SETS          bpfSocketLimit = 16384
+	bpfSocketLimitSOCKET_WAYS          bpfSocketLimit = 4
+	bpfSocketLimitSOCKETS_BESIDE_SETS  bpfSocketLimit = 32768
+	bpfSocketLimitSOCKETS_WITHOUT_SETS bpfSocketLimit = 65536
+)
+
 type bpfTable uint32
 
 const (

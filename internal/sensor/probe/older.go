@@ -141,6 +141,7 @@ func helperOfSwap(arch string) string {
 func withoutSwaps(object *ebpf.CollectionSpec) {
 	for name, entries := range map[string]uint32{
 		"process_slots": 1, "processes": abi.ProcessesWithoutSlots,
+		"socket_sets": 1, "sockets": abi.SocketsWithoutSets, "caller_slots": 1,
 	} {
 		if m := object.Maps[name]; m != nil {
 			m.MaxEntries = entries

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapCallerSlots                     = "caller_slots"
 	bpfMapCallers                         = "callers"
 	bpfMapConnectErrorTotal               = "connect_error_total"
 	bpfMapConnectTotal                    = "connect_total"
@@ -36,6 +37,7 @@ const (
 	bpfMapProcesses                       = "processes"
 	bpfMapSeriousEvents                   = "serious_events"
 	bpfMapSleepingReaders                 = "sleeping_readers"
+	bpfMapSocketSets                      = "socket_sets"
 	bpfMapSockets                         = "sockets"
 	bpfMapStoodIn                         = "stood_in"
 	bpfMapTcpActive                       = "tcp_active"
@@ -73,9 +75,11 @@ const (
 	bpfVarBudgetPerWindow                 = "budget_per_window"
 	bpfVarCasts                           = "casts"
 	bpfVarDetailed                        = "detailed"
+	bpfVarFilling                         = "filling"
 	bpfVarFlowCleared                     = "flow_cleared"
 	bpfVarGuardDistance                   = "guard_distance"
 	bpfVarGuardedProgram                  = "guarded_program"
+	bpfVarHalfWayBeside                   = "half_way_beside"
 	bpfVarLegacyController                = "legacy_controller"
 	bpfVarOnlyCgroup                      = "only_cgroup"
 	bpfVarOnlyNetns                       = "only_netns"
@@ -164,6 +168,7 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	CallerSlots        *ebpf.MapSpec `ebpf:"caller_slots"`
 	Callers            *ebpf.MapSpec `ebpf:"callers"`
 	ConnectErrorTotal  *ebpf.MapSpec `ebpf:"connect_error_total"`
 	ConnectTotal       *ebpf.MapSpec `ebpf:"connect_total"`
@@ -184,6 +189,7 @@ type bpfMapSpecs struct {
 	Processes          *ebpf.MapSpec `ebpf:"processes"`
 	SeriousEvents      *ebpf.MapSpec `ebpf:"serious_events"`
 	SleepingReaders    *ebpf.MapSpec `ebpf:"sleeping_readers"`
+	SocketSets         *ebpf.MapSpec `ebpf:"socket_sets"`
 	Sockets            *ebpf.MapSpec `ebpf:"sockets"`
 	StoodIn            *ebpf.MapSpec `ebpf:"stood_in"`
 	TcpActive          *ebpf.MapSpec `ebpf:"tcp_active"`
@@ -196,9 +202,11 @@ type bpfVariableSpecs struct {
 	BudgetPerWindow  *ebpf.VariableSpec `ebpf:"budget_per_window"`
 	Casts            *ebpf.VariableSpec `ebpf:"casts"`
 	Detailed         *ebpf.VariableSpec `ebpf:"detailed"`
+	Filling          *ebpf.VariableSpec `ebpf:"filling"`
 	FlowCleared      *ebpf.VariableSpec `ebpf:"flow_cleared"`
 	GuardDistance    *ebpf.VariableSpec `ebpf:"guard_distance"`
 	GuardedProgram   *ebpf.VariableSpec `ebpf:"guarded_program"`
+	HalfWayBeside    *ebpf.VariableSpec `ebpf:"half_way_beside"`
 	LegacyController *ebpf.VariableSpec `ebpf:"legacy_controller"`
 	OnlyCgroup       *ebpf.VariableSpec `ebpf:"only_cgroup"`
 	OnlyNetns        *ebpf.VariableSpec `ebpf:"only_netns"`
@@ -228,6 +236,7 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	CallerSlots        *ebpf.Map `ebpf:"caller_slots"`
 	Callers            *ebpf.Map `ebpf:"callers"`
 	ConnectErrorTotal  *ebpf.Map `ebpf:"connect_error_total"`
 	ConnectTotal       *ebpf.Map `ebpf:"connect_total"`
@@ -248,6 +257,7 @@ type bpfMaps struct {
 	Processes          *ebpf.Map `ebpf:"processes"`
 	SeriousEvents      *ebpf.Map `ebpf:"serious_events"`
 	SleepingReaders    *ebpf.Map `ebpf:"sleeping_readers"`
+	SocketSets         *ebpf.Map `ebpf:"socket_sets"`
 	Sockets            *ebpf.Map `ebpf:"sockets"`
 	StoodIn            *ebpf.Map `ebpf:"stood_in"`
 	TcpActive          *ebpf.Map `ebpf:"tcp_active"`
@@ -255,6 +265,7 @@ type bpfMaps struct {
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.CallerSlots,
 		m.Callers,
 		m.ConnectErrorTotal,
 		m.ConnectTotal,
@@ -275,6 +286,7 @@ func (m *bpfMaps) Close() error {
 		m.Processes,
 		m.SeriousEvents,
 		m.SleepingReaders,
+		m.SocketSets,
 		m.Sockets,
 		m.StoodIn,
 		m.TcpActive,
@@ -288,9 +300,11 @@ type bpfVariables struct {
 	BudgetPerWindow  *ebpf.Variable `ebpf:"budget_per_window"`
 	Casts            *ebpf.Variable `ebpf:"casts"`
 	Detailed         *ebpf.Variable `ebpf:"detailed"`
+	Filling          *ebpf.Variable `ebpf:"filling"`
 	FlowCleared      *ebpf.Variable `ebpf:"flow_cleared"`
 	GuardDistance    *ebpf.Variable `ebpf:"guard_distance"`
 	GuardedProgram   *ebpf.Variable `ebpf:"guarded_program"`
+	HalfWayBeside    *ebpf.Variable `ebpf:"half_way_beside"`
 	LegacyController *ebpf.Variable `ebpf:"legacy_controller"`
 	OnlyCgroup       *ebpf.Variable `ebpf:"only_cgroup"`
 	OnlyNetns        *ebpf.Variable `ebpf:"only_netns"`

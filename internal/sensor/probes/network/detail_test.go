@@ -91,15 +91,30 @@ func bytesOf[T ~uint8 | ~int8](in []T) []byte {
 // The one who connects is named; the one who is connected to is not guessed.
 func TestDetail(t *testing.T) {
 	for _, version := range versions {
-		t.Run(version.name, func(t *testing.T) { testDetail(t, version) })
+		t.Run(version.name, func(t *testing.T) { testDetail(t, version, func(*probe.Probe) {}) })
 	}
+	// those whose slot is taken stand beside the slots
+	t.Run("slots taken", func(t *testing.T) {
+		testDetail(t, ipv4, func(p *probe.Probe) {
+			slots := p.Map("caller_slots")
+			slot := make([]byte, slots.ValueSize())
+			binary.NativeEndian.PutUint64(slot, occupied)
+			for index := range slots.MaxEntries() {
+				if err := slots.Put(index, slot); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	})
 }
 
-func testDetail(t *testing.T, version ipVersion) {
+func testDetail(t *testing.T, version ipVersion, prepare func(*probe.Probe)) {
+	t.Helper()
 	s := newSpace(t)
 	settings := s.only()
 	settings.Constants["stream"], settings.Constants["detailed"] = true, true
 	p := start(t, settings)
+	prepare(p)
 	self := uint32(os.Getpid())
 	var comm [16]byte
 	var serverPort, clientPort, udpPort int
@@ -202,6 +217,13 @@ func testDetail(t *testing.T, version ipVersion) {
 	}
 	if n := countKeys(p.Map("callers")); n != 0 {
 		t.Errorf("%d callers are kept", n)
+	}
+	var index uint32
+	var slot []byte
+	for slots := p.Map("caller_slots").Iterate(); slots.Next(&index, &slot); {
+		if key := binary.NativeEndian.Uint64(slot); key != 0 && key != occupied {
+			t.Errorf("the caller of %#x is kept", key)
+		}
 	}
 }
 

@@ -32,6 +32,10 @@ func fill(p *probe.Probe) error {
 		result <- fillNamespaces(p)
 	}()
 	err := <-result
+	// from here on nothing older is entered, and connections may go into the sets
+	if e := p.Variable("filling").Set(false); e != nil {
+		err = errors.Join(err, fmt.Errorf("set filling: %w", e))
+	}
 	return errors.Join(err, empty(p.Map("listeners")))
 }
 

@@ -204,6 +204,9 @@ func tables(p *probe.Probe, flows *sweeper) []probe.Table {
 		}
 	}
 	add("sockets", int(abi.TableSockets), func(*ebpf.Map) int { return connections(p) }, 0)
+	if sets := p.Map("socket_sets"); sets != nil && p.Host().Swaps {
+		out[0].Capacity += int(sets.MaxEntries() * abi.SocketWays)
+	}
 	live := flows.reading()
 	add("flows", int(abi.TableFlows), func(*ebpf.Map) int { return live.entries }, live.evicted)
 	add("pending", int(abi.TablePending), countKeys, 0)

@@ -5,6 +5,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"runtime"
 	"slices"
@@ -609,6 +610,108 @@ func olderConnections(t *testing.T, client, server *space, root string, version 
 	return true
 }
 
+// connection is the abi's of an entry beside the sets.
+type connection = [8]byte
+
+// entries are both parts of the table of connections.
+func entries(t testing.TB, p *probe.Probe) map[uint64]connection {
+	t.Helper()
+	const all, direction, established = 3, 1, 2
+	out := map[uint64]connection{}
+	enter := func(key uint64, c connection) {
+		if _, twice := out[key]; twice {
+			t.Errorf("socket %#x is in the table twice", key)
+		}
+		out[key] = c
+	}
+	var key uint64
+	var value connection
+	beside := p.Map("sockets").Iterate()
+	for beside.Next(&key, &value) {
+		enter(key, value)
+	}
+	var set [abi.SocketWays]uint64
+	var index uint32
+	sets := p.Map("socket_sets").Iterate()
+	for sets.Next(&index, &set) {
+		for _, word := range set {
+			if word != 0 && word != occupied {
+				enter(word&^all, connection{byte(word & direction), byte(word & established / established)})
+			}
+		}
+	}
+	if err := errors.Join(beside.Err(), sets.Err()); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// occupied is the word of a socket that cannot be.
+const occupied = 1 << 63
+
+// occupy fills every set.
+func occupy(t testing.TB, p *probe.Probe) {
+	t.Helper()
+	sets := p.Map("socket_sets")
+	for index := range sets.MaxEntries() {
+		if err := sets.Put(index, &[abi.SocketWays]uint64{occupied, occupied, occupied, occupied}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Connections whose set is full stand beside the sets, and count the same.
+func TestTCPSetsFull(t *testing.T) {
+	s := newSpace(t)
+	p := start(t, s.only())
+	if !p.Host().Swaps {
+		t.Skip("needs atomic operations that return a value: there are no sets")
+	}
+	beside := func(want int) {
+		t.Helper()
+		if n := countKeys(p.Map("sockets")); n != want {
+			t.Errorf("%d connections stand beside the sets, want %d", n, want)
+		}
+	}
+	var conns *tcp
+	open := func() {
+		t.Helper()
+		s.do(t, func() error {
+			for range rounds {
+				if err := conns.open(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	s.do(t, func() (err error) {
+		conns, err = listen(ipv4, ipv4.address(1, 0), 8)
+		return err
+	})
+	w := watchAll(t, p)
+	open()
+	beside(0)
+	inSets := entries(t, p)
+	if len(inSets) != 2*rounds {
+		t.Errorf("%d connections in the sets, want %d", len(inSets), 2*rounds)
+	}
+	closeAll(&conns.servers)
+	closeAll(&conns.clients)
+	noneActive(t, p)
+	occupy(t, p)
+	open()
+	beside(2 * rounds)
+	conns.close()
+	noneActive(t, p)
+	beside(0)
+	w.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: 2 * rounds, tcpOut: 2 * rounds}})
+	for _, c := range tcpCases {
+		t.Run(c.name, func(t *testing.T) { runTCP(t, s, p, ipv4, c) })
+	}
+	beside(0)
+}
+
 // What a full table cannot hold is counted as evicted; the totals stay exact.
 func TestTCPTableFull(t *testing.T) {
 	const room = 32
@@ -616,6 +719,7 @@ func TestTCPTableFull(t *testing.T) {
 	settings := s.only()
 	settings.MaxEntries["sockets"] = room
 	p := start(t, settings)
+	occupy(t, p)
 	w := watchAll(t, p)
 	s.do(t, func() error {
 		conns, err := listen(ipv4, ipv4.address(1, 0), 8)
@@ -660,7 +764,7 @@ func TestTCPChurn(t *testing.T) {
 	s.do(t, func() error { return churn(n) })
 	noneActive(t, p)
 	w.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: n, tcpOut: n}})
-	if n := countKeys(p.Map("sockets")); n != 0 {
+	if n := len(entries(t, p)); n != 0 {
 		t.Errorf("%d sockets left in the table", n)
 	}
 }
@@ -683,6 +787,23 @@ func TestTCPThreads(t *testing.T) {
 	w.Expect(t, map[string]map[int]int64{"connect_total": {tcpIn: threads * each, tcpOut: threads * each}})
 }
 
+// putBack enters a connection in one part of the table or the other, in turns.
+func putBack(p *probe.Probe, key uint64, c connection, turn int) error {
+	if turn%2 == 1 && p.Host().Swaps {
+		const knuth, direction, established = 0x9e3779b97f4a7c15, 0, 1 // see sockets.h
+		sets, index := p.Map("socket_sets"), uint32(key*knuth>>(64-bits.Len32(abi.SocketSets-1)))
+		var set [abi.SocketWays]uint64
+		if err := sets.Lookup(index, &set); err != nil {
+			return err
+		}
+		if free := slices.Index(set[:], 0); free >= 0 {
+			set[free] = key | uint64(c[direction]) | uint64(c[established])<<1
+			return sets.Put(index, &set)
+		}
+	}
+	return p.Map("sockets").Update(key, c, ebpf.UpdateNoExist)
+}
+
 // A connection whose end was missed is taken out by the sweep, and no other is.
 func TestTCPSweep(t *testing.T) {
 	s := newSpace(t)
@@ -698,13 +819,7 @@ func TestTCPSweep(t *testing.T) {
 				return err
 			}
 		}
-		table := p.Map("sockets")
-		open := map[uint64][8]byte{}
-		var key uint64
-		var value [8]byte
-		for entries := table.Iterate(); entries.Next(&key, &value); {
-			open[key] = value
-		}
+		open := entries(t, p)
 		if len(open) != 2*rounds {
 			t.Errorf("%d sockets in the table, want %d", len(open), 2*rounds)
 		}
@@ -718,10 +833,15 @@ func TestTCPSweep(t *testing.T) {
 			}
 		}
 		missed := 0
+		now := entries(t, p)
 		for key, value := range open {
-			if table.Update(key, value, ebpf.UpdateNoExist) == nil {
-				missed++ // its memory is not in use again
+			if _, used := now[key]; used {
+				continue // its memory is in use again
 			}
+			if err := putBack(p, key, value, missed); err != nil {
+				return err
+			}
+			missed++
 		}
 		if missed == 0 {
 			t.Error("all memory is in use again: nothing to sweep")
@@ -729,7 +849,7 @@ func TestTCPSweep(t *testing.T) {
 		if err := sweepSockets(p); err != nil {
 			return err
 		}
-		if left := countKeys(table); left != 2*others {
+		if left := len(entries(t, p)); left != 2*others {
 			t.Errorf("%d of %d are left, want the %d that are open", left, 2*others+missed, 2*others)
 		}
 		// what was put in by hand was not added to the gauge, so it is short by as much

@@ -107,12 +107,27 @@ static long walk_socket(struct bpf_map *map, const __u64 *key, struct connection
 	return 0;
 }
 
+static long walk_socket_set(struct bpf_map *map, const __u32 *index, struct socket_set *set, void *none)
+{
+	__u64 key;
+	int i;
+
+	for (i = 0; i < SOCKET_WAYS; i++) {
+		key = set->words[i] & ~(__u64)WORD_BITS;
+		if (key)
+			sweep_socket(key);
+	}
+	return 0;
+}
+
 /* iter/bpf_map, 5.8, with bpf_for_each_map_elem(), 5.13, once a minute: as walk_flows. */
 SEC("iter/bpf_map")
 int walk_sockets(struct bpf_iter__bpf_map *ctx)
 {
-	if (!ctx->map)
-		bpf_for_each_map_elem(&sockets, walk_socket, NULL, 0);
+	if (ctx->map)
+		return 0;
+	bpf_for_each_map_elem(&sockets, walk_socket, NULL, 0);
+	bpf_for_each_map_elem(&socket_sets, walk_socket_set, NULL, 0);
 	return 0;
 }
 
