@@ -47,9 +47,13 @@ struct {
 
 static __always_inline struct caller_slot *caller_slot_of(__u64 key)
 {
-	__u32 index = key * 0x9e3779b97f4a7c15ULL >> (64 - CALLER_SLOT_BITS);
+	__u32 index;
 
-	return has_compare_and_swap() ? bpf_map_lookup_elem(&caller_slots, &index) : NULL;
+	if (!has_slots())
+		return NULL;
+	barrier_var(key); /* only here it is a number for sure: see sockets.h */
+	index = key * 0x9e3779b97f4a7c15ULL >> (64 - CALLER_SLOT_BITS);
+	return bpf_map_lookup_elem(&caller_slots, &index);
 }
 
 static __always_inline void see_connecting(struct caller *caller, const bool btf)

@@ -218,16 +218,24 @@ static __always_inline int update_map(void *map, const void *key, const void *va
 
 /*
  * Atomic operations that return the old value: 5.12 on amd64; on arm64 they are
- * compiled since 5.18. A helper of that release tells; on amd64 one of 5.13,
- * since which a program can walk over the tables that need them.
+ * compiled since 5.18. A helper of that release tells.
  */
 static __always_inline bool has_compare_and_swap(void)
 {
 #if defined(__TARGET_ARCH_x86)
-	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_for_each_map_elem);
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_check_mtu);
 #elif defined(__TARGET_ARCH_arm64)
 	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_copy_from_user_task);
 #endif
+}
+
+/*
+ * The tables have slots: those need an atomic operation, and a socket's address
+ * as a number, which only a cast makes without a helper that lockdown refuses.
+ */
+static __always_inline bool has_slots(void)
+{
+	return casts && has_compare_and_swap();
 }
 
 /* 5.6: sk_protocol became a plain field; before, a bit field. */

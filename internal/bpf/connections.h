@@ -63,7 +63,7 @@ static __always_inline void connected(const struct sock *sk, int oldstate, const
 		.direction = oldstate == TCP_SYN_SENT ? DIRECTION_OUT : DIRECTION_IN,
 		.established = 1,
 	};
-	__u64 key = ADDRESS(btf, sk);
+	__u64 key = key_of(sk, btf);
 	enum direction direction = enter_connection(key, &new);
 	struct caller caller = {};
 
@@ -113,7 +113,7 @@ static __always_inline void closed(const struct sock *sk, int oldstate, const bo
 {
 	bool attempt = oldstate == TCP_SYN_SENT, known;
 	struct connection gone = {};
-	__u64 key = ADDRESS(btf, sk);
+	__u64 key = key_of(sk, btf);
 	struct caller caller = {};
 	enum connect_error error;
 
@@ -150,9 +150,9 @@ static __always_inline int state_changes(const struct sock *sk, int oldstate, in
 	else if (newstate == TCP_CLOSE)
 		closed(sk, oldstate, btf);
 	else if (newstate == TCP_SYN_RECV)
-		crossed(ADDRESS(btf, sk));
+		crossed(key_of(sk, btf));
 	else
-		remember_caller(ADDRESS(btf, sk), btf);
+		remember_caller(key_of(sk, btf), btf);
 	return 0;
 }
 

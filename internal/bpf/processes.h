@@ -36,7 +36,7 @@ static __always_inline struct process_slot *slot_of(__u32 tgid)
 {
 	__u32 index = tgid % PROCESS_SLOTS;
 
-	return has_compare_and_swap() ? bpf_map_lookup_elem(&process_slots, &index) : NULL;
+	return has_slots() ? bpf_map_lookup_elem(&process_slots, &index) : NULL;
 }
 
 static __always_inline bool holds(const struct process_slot *slot, __u32 tgid)

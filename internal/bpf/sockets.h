@@ -57,12 +57,22 @@ volatile bool filling = true;
 /* Since when one that is half-way may be beside the sets. */
 volatile bool half_way_beside = false;
 
+/* The key of a socket: its address, a number where the sets make one of it. */
+static __always_inline __u64 key_of(const struct sock *sk, const bool btf)
+{
+	return btf && has_slots() ? address(sk) : (__u64)sk;
+}
+
 /* Knuth's multiplicative hash: sockets lie a multiple of some 64 bytes apart. */
 static __always_inline struct socket_set *set_of(__u64 key)
 {
-	__u32 index = key * 0x9e3779b97f4a7c15ULL >> (64 - SOCKET_SET_BITS);
+	__u32 index;
 
-	return has_compare_and_swap() ? bpf_map_lookup_elem(&socket_sets, &index) : NULL;
+	if (!has_slots())
+		return NULL;
+	barrier_var(key); /* only here it is a number for sure */
+	index = key * 0x9e3779b97f4a7c15ULL >> (64 - SOCKET_SET_BITS);
+	return bpf_map_lookup_elem(&socket_sets, &index);
 }
 
 /* The word of a socket in its set, NULL if it is not there. */
@@ -80,6 +90,7 @@ static __always_inline __u64 *word_of(struct socket_set *set, __u64 key)
 
 static __always_inline __u64 word_for(__u64 key, const struct connection *connection)
 {
+	barrier_var(key);
 	return key | (connection->direction & WORD_DIRECTION) | (connection->established ? WORD_ESTABLISHED : 0);
 }
 
@@ -89,13 +100,15 @@ static __always_inline void read_word(__u64 word, struct connection *connection)
 	connection->established = !!(word & WORD_ESTABLISHED);
 }
 
-/* Enters a socket that is not in its set; false if that is full. */
-static __always_inline bool take_word(struct socket_set *set, __u64 word)
+/* Enters a socket that is not in its set; false if that is full, or there are none. */
+static __always_inline bool take_word(struct socket_set *set, __u64 key, const struct connection *connection)
 {
+	__u64 word;
 	int i;
 
 	if (!set)
 		return false;
+	word = word_for(key, connection);
 	for (i = 0; i < SOCKET_WAYS; i++)
 		if (!set->words[i] && !__sync_val_compare_and_swap(&set->words[i], 0, word))
 			return true;
@@ -140,14 +153,14 @@ static __always_inline enum direction enter_connection(__u64 key, struct connect
 	struct connection known = {};
 	__u64 *word = word_of(set, key), was;
 
-	if (word) {
-		was = *word;
+	was = word ? *word : 0;
+	if (was) { /* else a sweep has just taken it out */
 		read_word(was, &known);
 		go_on(&known, new);
 		__sync_val_compare_and_swap(word, was, word_for(key, &known));
 		return new->direction;
 	}
-	if (filling || (half_way_beside && bpf_map_lookup_elem(&sockets, &key)) || !take_word(set, word_for(key, new)))
+	if (filling || (half_way_beside && bpf_map_lookup_elem(&sockets, &key)) || !take_word(set, key, new))
 		enter_beside(key, new);
 	else
 		add(&tcp_active, new->direction, 1);
@@ -160,7 +173,7 @@ static __always_inline void enter_half_way(__u64 key, struct connection *half_wa
 	struct socket_set *set = set_of(key);
 	int err;
 
-	if (word_of(set, key) || (!filling && take_word(set, word_for(key, half_way))))
+	if (word_of(set, key) || (!filling && take_word(set, key, half_way)))
 		return;
 	half_way_beside = true;
 	err = update_map(&sockets, &key, half_way, BPF_NOEXIST);

@@ -41,7 +41,7 @@ func oldest(t *testing.T) *probe.Host {
 		t.Fatal(host.BTFErr)
 	}
 	host.BTF = host.BTF.Copy()
-	host.RingBuffers, host.Swaps = false, false
+	host.RingBuffers, host.Swaps, host.Slots = false, false, false
 	for name, last := range map[string]uint64{"bpf_func_id": uint64(last54Helper), "bpf_prog_type": last54Program, "bpf_map_type": uint64(last54Map)} {
 		var enum *btf.Enum
 		if err := host.BTF.TypeByName(name, &enum); err != nil {

@@ -36,6 +36,8 @@ type Host struct {
 	RingBuffers bool
 	// Swaps: programs may compare and swap; see helperOfSwap.
 	Swaps bool
+	// Slots: the tables have slots, since 6.2; see has_slots() in compat.h.
+	Slots bool
 	// casts: programs may call bpf_rdonly_cast(), since 6.2.
 	casts bool
 	// tracefsErr says why classic tracepoints cannot be found; set by WithTracefs.
@@ -52,6 +54,7 @@ func Inspect(procfs, sysfs, rootfs string) *Host {
 	h.Hold()
 	h.Swaps = h.HasHelper(helperOfSwap(runtime.GOARCH))
 	h.casts = h.canCast()
+	h.Slots = h.Swaps && h.casts
 	h.CgroupRoot = cgroupRoot(sysfs)
 	h.Legacy = h.legacyCgroups()
 	_, err := os.Stat("/sys/bus/event_source/devices/kprobe/type")

@@ -132,21 +132,12 @@ func helperOfSwap(arch string) string {
 	if arch == "arm64" {
 		return "copy_from_user_task"
 	}
-	return "for_each_map_elem"
+	return helperOf512
 }
 
 // withoutSwaps takes out the atomic operations that return a value. The verifier
-// before 5.12 refuses them also where a constant makes them unreachable. The
-// tables that need them then have one part.
+// before 5.12 refuses them also where a constant makes them unreachable.
 func withoutSwaps(object *ebpf.CollectionSpec) {
-	for name, entries := range map[string]uint32{
-		"process_slots": 1, "processes": abi.ProcessesWithoutSlots,
-		"socket_sets": 1, "sockets": abi.SocketsWithoutSets, "caller_slots": 1,
-	} {
-		if m := object.Maps[name]; m != nil {
-			m.MaxEntries = entries
-		}
-	}
 	for _, program := range object.Programs {
 		for i := range program.Instructions {
 			if ins := &program.Instructions[i]; returnsValue(ins.OpCode.AtomicOp()) {
@@ -154,6 +145,18 @@ func withoutSwaps(object *ebpf.CollectionSpec) {
 				*ins = asm.Mov.Imm(ins.Src, 0)
 				ins.Metadata = metadata
 			}
+		}
+	}
+}
+
+// withoutSlots gives all room of the tables to the hash tables beside the slots.
+func withoutSlots(object *ebpf.CollectionSpec) {
+	for name, entries := range map[string]uint32{
+		"process_slots": 1, "processes": abi.ProcessesWithoutSlots,
+		"socket_sets": 1, "sockets": abi.SocketsWithoutSets, "caller_slots": 1,
+	} {
+		if m := object.Maps[name]; m != nil {
+			m.MaxEntries = entries
 		}
 	}
 }

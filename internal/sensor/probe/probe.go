@@ -229,6 +229,9 @@ func (p *Probe) parse() (*ebpf.CollectionSpec, error) {
 	if !p.host.Swaps {
 		withoutSwaps(object)
 	}
+	if !p.host.Slots {
+		withoutSlots(object)
+	}
 	if casts, ok := object.Variables["casts"]; ok {
 		if err := casts.Set(p.host.casts); err != nil {
 			return nil, fmt.Errorf("set constant casts: %w", err)

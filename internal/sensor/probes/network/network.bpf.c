@@ -144,7 +144,7 @@ int fill_sockets(struct bpf_iter__tcp *ctx)
 		return 0;
 	if (bpf_map_lookup_elem(&listeners, &listener))
 		old.direction = DIRECTION_IN;
-	key = address(sk);
+	key = key_of(sk, true);
 	fill_connection(key, &old);
 	if (sk->__sk_common.skc_state == TCP_CLOSE)
 		leave(key, &old);

@@ -204,7 +204,7 @@ func tables(p *probe.Probe, flows *sweeper) []probe.Table {
 		}
 	}
 	add("sockets", int(abi.TableSockets), func(*ebpf.Map) int { return connections(p) }, 0)
-	if sets := p.Map("socket_sets"); sets != nil && p.Host().Swaps {
+	if sets := p.Map("socket_sets"); sets != nil && p.Host().Slots {
 		out[0].Capacity += int(sets.MaxEntries() * abi.SocketWays)
 	}
 	live := flows.reading()

@@ -664,8 +664,8 @@ func occupy(t testing.TB, p *probe.Probe) {
 func TestTCPSetsFull(t *testing.T) {
 	s := newSpace(t)
 	p := start(t, s.only())
-	if !p.Host().Swaps {
-		t.Skip("needs atomic operations that return a value: there are no sets")
+	if !p.Host().Slots {
+		t.Skip("needs Linux 6.2: there are no sets")
 	}
 	beside := func(want int) {
 		t.Helper()
@@ -789,7 +789,7 @@ func TestTCPThreads(t *testing.T) {
 
 // putBack enters a connection in one part of the table or the other, in turns.
 func putBack(p *probe.Probe, key uint64, c connection, turn int) error {
-	if turn%2 == 1 && p.Host().Swaps {
+	if turn%2 == 1 && p.Host().Slots {
 		const knuth, direction, established = 0x9e3779b97f4a7c15, 0, 1 // see sockets.h
 		sets, index := p.Map("socket_sets"), uint32(key*knuth>>(64-bits.Len32(abi.SocketSets-1)))
 		var set [abi.SocketWays]uint64

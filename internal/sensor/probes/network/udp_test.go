@@ -571,7 +571,7 @@ func TestCollect(t *testing.T) {
 	}
 	tables := p.Spec().Tables(p)
 	room := abi.SocketsWithoutSets
-	if p.Host().Swaps {
+	if p.Host().Slots {
 		room = abi.SocketSets*abi.SocketWays + abi.SocketsBesideSets
 	}
 	if fmt.Sprint(tables) != fmt.Sprintf("[{sockets 2 %d 0} {flows 3 16384 0} {pending 0 2048 0}]", room) {

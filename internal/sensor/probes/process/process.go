@@ -64,7 +64,7 @@ func tables(p *probe.Probe) []probe.Table {
 		}
 	}
 	capacity := p.Map("processes").MaxEntries()
-	if p.Host().Swaps {
+	if p.Host().Slots {
 		capacity += p.Map("process_slots").MaxEntries()
 	}
 	return []probe.Table{{Name: abi.Tables[abi.TableProcesses], Entries: int(max(live, 0)), Capacity: int(capacity)}}

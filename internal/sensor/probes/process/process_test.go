@@ -202,7 +202,7 @@ func TestActive(t *testing.T) {
 		live += n
 	}
 	capacity := int(abi.ProcessesWithoutSlots)
-	if host.Swaps {
+	if host.Slots {
 		capacity = int(abi.ProcessSlots + abi.ProcessesBesideSlots)
 	}
 	table := probe.Table{Name: "processes", Entries: int(live), Capacity: capacity}
