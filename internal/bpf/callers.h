@@ -100,7 +100,8 @@ static __always_inline void recall_caller(__u64 key, struct caller *caller)
 
 	if (slot && slot->key == key) {
 		*caller = slot->caller;
-		slot->key = 0;
+		/* not a plain store, which arm64 may make before the copy */
+		__sync_val_compare_and_swap(&slot->key, key, 0);
 		return;
 	}
 	known = bpf_map_lookup_elem(&callers, &key);

@@ -4,9 +4,11 @@ package probe
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 )
 
@@ -76,5 +78,57 @@ func TestTrampolinesAreHeld(t *testing.T) {
 				t.Errorf("%v, want %v", err, c.want)
 			}
 		})
+	}
+}
+
+// Programs compare and swap where the kernel verifies it and the architecture compiles it.
+func TestHelperOfSwap(t *testing.T) {
+	t.Parallel()
+	since := func(helpers ...string) *Host {
+		names := &btf.Enum{Name: "bpf_func_id", Size: 4}
+		for i, helper := range helpers {
+			names.Values = append(names.Values, btf.EnumValue{Name: "BPF_FUNC_" + helper, Value: uint64(i)})
+		}
+		return hostWith(t, names)
+	}
+	for _, c := range []struct {
+		name         string
+		host         *Host
+		amd64, arm64 bool
+	}{
+		{"5.11", since("ktime_get_coarse_ns"), false, false},
+		{"5.12", since("ktime_get_coarse_ns", "check_mtu"), true, false},
+		{"5.17", since("check_mtu", "xdp_store_bytes"), true, false},
+		{"5.18", since("check_mtu", "copy_from_user_task"), true, true},
+		{"none", &Host{}, false, false},
+	} {
+		for arch, want := range map[string]bool{"amd64": c.amd64, "arm64": c.arm64} {
+			if got := c.host.HasHelper(helperOfSwap(arch)); got != want {
+				t.Errorf("%s %s: %t, want %t", c.name, arch, got, want)
+			}
+		}
+	}
+}
+
+// What returns a value is taken out, what only adds stays.
+func TestWithoutSwaps(t *testing.T) {
+	t.Parallel()
+	object := &ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{"p": {Instructions: asm.Instructions{
+		asm.AddAtomic.Mem(asm.R1, asm.R2, asm.DWord, 0),
+		asm.CmpXchg.Mem(asm.R1, asm.R2, asm.Word, 8).WithSymbol("swap"),
+		asm.FetchAdd.Mem(asm.R1, asm.R3, asm.DWord, 0),
+		asm.Return(),
+	}}}}
+	withoutSwaps(object)
+	want := []asm.Instruction{
+		asm.AddAtomic.Mem(asm.R1, asm.R2, asm.DWord, 0), asm.Mov.Imm(asm.R2, 0), asm.Mov.Imm(asm.R3, 0), asm.Return(),
+	}
+	for i, ins := range object.Programs["p"].Instructions {
+		if fmt.Sprint(ins) != fmt.Sprint(want[i]) {
+			t.Errorf("instruction %d is %v, want %v", i, ins, want[i])
+		}
+	}
+	if got := object.Programs["p"].Instructions[1].Symbol(); got != "swap" {
+		t.Errorf("the function's name is %q", got)
 	}
 }

@@ -212,7 +212,7 @@ static __always_inline void count_once(struct pending *pending, __u64 match, __u
 		if (!is_same(pending->named[i].match, match))
 			continue;
 		dentry = pending->named[i].directory;
-		name = address(pending->named[i].text);
+		name = address_by_stack(pending->named[i].text);
 		break;
 	}
 count:

@@ -219,14 +219,14 @@ int BPF_PROG(on_compat_sys_exit, struct pt_regs *regs, long result)
 }
 
 /* What the better rungs share: the file is at hand, and so are its flags. */
-static __always_inline int file_opened(struct file *file, int result)
+static __always_inline int file_opened(struct file *file, int result, const bool btf)
 {
 	__u32 flags = BPF_CORE_READ(file, f_flags);
 
 	if (result || !in_scope() || (flags & FMODE_EXEC_BIT) ||
 	    !worth_a_look(BPF_CORE_READ(file, f_inode), BPF_CORE_READ(file, f_path.dentry), false))
 		return 0;
-	return opened(address(file), flags & O_TRUNC_BIT);
+	return opened(ADDRESS(btf, file), flags & O_TRUNC_BIT);
 }
 
 /*
@@ -238,7 +238,7 @@ static __always_inline int file_opened(struct file *file, int result)
 SEC("fexit/security_file_open")
 int BPF_PROG(on_security_file_open, struct file *file, int result)
 {
-	return file_opened(file, result);
+	return file_opened(file, result, true);
 }
 
 /* kprobe and kretprobe on the same: the file is remembered by thread. */
@@ -271,7 +271,7 @@ int BPF_KRETPROBE(on_kretprobe_security_file_open, int result)
 		return 0;
 	file = (void *)*bare;
 	bpf_map_delete_elem(&pending_opens, &tid);
-	return file_opened(file, result);
+	return file_opened(file, result, false);
 }
 
 /*
