@@ -227,10 +227,7 @@ static __always_inline __u32 effective_uid(struct task_struct *task, const bool 
 /* Fills the class that the thread group has by now. */
 static __always_inline void see_class(struct event *event)
 {
-	struct process *process = process_of(event->tgid);
-
-	if (process)
-		event->class = process->class;
+	event->class = class_of(event->tgid);
 }
 
 /*

@@ -127,7 +127,6 @@ static __always_inline bool write_path(__u8 *text, __u16 *length, struct file *f
 {
 	struct vfsmount *mnt = LOAD(btf, file, f_path.mnt);
 	struct dentry *dentry = LOAD(btf, file, f_path.dentry), *parent, *root;
-	struct mount *mount = mount_of(mnt, btf);
 	int i;
 
 	if (btf) {
@@ -140,10 +139,10 @@ static __always_inline bool write_path(__u8 *text, __u16 *length, struct file *f
 				return false;
 			dentry = parent;
 		}
-		if (dentry == root && is_root_mount((__u64)mount))
+		if (dentry == root && is_root_mount((__u64)mount_of(mnt, true)))
 			return true;
 	}
-	return write_rest(text, length, (void *)ADDRESS(btf, dentry), mount);
+	return write_rest(text, length, (void *)ADDRESS(btf, dentry), mount_of(mnt, btf));
 }
 
 /*

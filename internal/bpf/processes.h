@@ -55,6 +55,17 @@ static __always_inline struct process *process_of(__u32 tgid)
 }
 
 /*
+ * The class of a thread group, NO_CLASS if it is not in the table. Global, so
+ * that the verifier goes through what follows it once and not for each part.
+ */
+__noinline int class_of(__u32 tgid)
+{
+	struct process *process = process_of(tgid);
+
+	return process ? process->class : NO_CLASS;
+}
+
+/*
  * Puts a thread group into its slot, whose child has not run yet, so that
  * nobody else looks for it; false if the slot is taken.
  */
